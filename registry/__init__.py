@@ -1,0 +1,1 @@
+"""The HTTP face of storage, and the one place where all parts meet."""
