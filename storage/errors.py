@@ -23,6 +23,10 @@ class TagInvalid(StorageError):
     """Not a tag."""
 
 
+class NameTaken(StorageError):
+    """A namespace of that name is already there."""
+
+
 class NameUnknown(StorageError):
     """No such repository."""
 

@@ -1,0 +1,142 @@
+"""The database: transactions that either read or write, on SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Connection, Engine, Integer, MetaData, String, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from storage.errors import StorageFull, StorageUnavailable
+
+_BUSY_TIMEOUT_S: Final = 15
+_WRITES: Final = "tonnage_writes"
+
+BigId: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only in INTEGER keys
+
+
+def ordered_text(length: int) -> String:
+    """Text whose order is a contract: by bytes, whatever the locale of the database."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Every table of the product. Constraints are named by rule, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Database:
+    """One database; a pool in every process that uses it.
+
+    `write()` holds SQLite's write lock from its first line, so what a transaction read stays true until it ends.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+        self.engine = _engine(url, pool_size)
+        self._reads = self.engine
+        self._writes = self.engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A short transaction that changes nothing. Never hold it while a body streams."""
+        with _refusals(), Session(self._reads, autoflush=False, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A short transaction: returning commits, raising rolls back. Never hold it while a body streams."""
+        with _refusals(), Session(self._writes, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A bare reading connection, for the few hot queries where a session would cost more than the query."""
+        with _refusals(), self._reads.connect() as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """After a fork: forget the parent's connections without closing them."""
+        self.engine.dispose(close=False)
+
+    def close(self) -> None:
+        """Close every idle connection of this process."""
+        self.engine.dispose()
+
+
+def insert(session: Session, table: type[Base] | Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in the session's dialect."""
+    is_postgresql = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+
+
+def create_sqlite_or_postgresql_engine(url: str, **options: Any) -> Engine:
+    """An engine for one of the two databases we know. Raises StorageUnavailable for another URL."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StorageUnavailable("not a database URL") from None
+    if parsed.get_backend_name() == "postgresql":
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, **options)
+    if parsed.get_backend_name() == "sqlite":
+        return create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, **options)
+    raise StorageUnavailable("neither an SQLite nor a PostgreSQL URL", backend=parsed.get_backend_name())
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    engine = create_sqlite_or_postgresql_engine(
+        url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=10, pool_pre_ping=not url.startswith("sqlite")
+    )
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own; `begin_sqlite` does
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1000}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # what was answered 201 survives a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def begin_sqlite(connection: Connection) -> None:
+    """A write that began as a read cannot wait for the lock: SQLite would fail it at once."""
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """A database that does not answer, as our errors; a violated constraint passes: it is a fact or a bug."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StorageUnavailable("all database connections are in use") from error
+    except OperationalError as error:
+        if "disk is full" in str(error.orig):
+            raise StorageFull("no space left for the database") from error
+        raise StorageUnavailable("the database does not answer") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StorageUnavailable("the database does not answer") from error
+        raise

@@ -1,0 +1,79 @@
+"""What holds for every driver; `tests/storage/test_drivers.py` holds each of them to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from storage import layout
+from storage.errors import KeyUnknown
+
+
+class StagedWriter(Protocol):
+    """The growing end of staged bytes."""
+
+    def write(self, data: bytes) -> None:
+        """Add all of `data`. Raises StorageFull; what `sync` made durable is safe then."""
+
+    def sync(self) -> None:
+        """Return when everything written so far survives a power cut."""
+
+
+class Driver(Protocol):
+    """A flat key → bytes store. It knows keys; not digests, repositories or HTTP.
+
+    Bytes that arrive over many requests are staged: `stage` fixes the final key and gives a handle (JSON-ready text,
+    kept in a row, good in any process), `append` grows them, `publish` makes them readable at the key without a copy.
+    Any call raises StorageUnavailable when the backend does not answer.
+    """
+
+    def write(self, key: str, source: BinaryIO) -> int:
+        """Store all of `source` at `key`, durable, whole or not at all. Returns the size in bytes."""
+
+    def open(self, key: str, *, start: int = 0) -> BinaryIO:
+        """A reader that begins `start` bytes in. Raises KeyUnknown."""
+
+    def stat(self, key: str) -> int:
+        """The size in bytes. Raises KeyUnknown."""
+
+    def delete(self, key: str) -> None:
+        """Forget `key`; nothing happens if it is not there."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under `prefix`, in byte order whatever the backend: pagination relies on it."""
+
+    def download_url(self, key: str, *, expires_s: int) -> str | None:
+        """Where a client may fetch `key` itself; None means "stream it through us"."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The file that holds exactly these bytes, if there is one to map. Raises KeyUnknown."""
+
+    def stage(self, key: str) -> str:
+        """Begin bytes that will be published at `key`; the handle."""
+
+    def append(self, handle: str, *, at: int) -> AbstractContextManager[StagedWriter]:
+        """Write from offset `at`; what lies beyond it is forgotten first. Raises KeyUnknown if less was kept.
+
+        The caller sees to it that one writer at a time holds a handle.
+        """
+
+    def read_staged(self, handle: str) -> BinaryIO:
+        """All staged bytes, published or not. Raises KeyUnknown."""
+
+    def publish(self, handle: str, *, size: int) -> None:
+        """Make the first `size` staged bytes durable and readable at their key, atomically; again is harmless.
+
+        Raises KeyUnknown if less was kept. Until a row names the key, `append` takes the bytes back.
+        """
+
+    def discard(self, handle: str) -> None:
+        """Forget the staged bytes, also published ones. Only for a key that no row names."""
+
+
+def check_key(key: str) -> str:
+    """`key` itself, if `storage.layout` could have spelt it. Raises KeyUnknown: nothing can be stored elsewhere."""
+    if not layout.is_key(key):
+        raise KeyUnknown("not a key", key=key[:200])
+    return key

@@ -1,0 +1,101 @@
+"""The pipe from a request's body into staged bytes: read, write, hash beside it, and remember how far it came."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+from storage.claims import Claim
+from storage.digest import Hasher
+from storage.drivers.protocol import StagedWriter
+
+READ_BYTES: Final = 1024 * 1024
+SAVE_BYTES: Final = 64 * 1024 * 1024
+SAVE_S: Final = 5.0
+BOTH_BYTES: Final = 64 * 1024 * 1024  # sha512 costs more than sha256: large sessions get it only when announced
+_MAX_PENDING: Final = 8  # blocks read but not hashed yet
+
+
+class HashThread:
+    """Hashes blocks in order, beside the thread that writes them. One short block starts no thread."""
+
+    def __init__(self, hasher: Hasher) -> None:
+        self._hasher = hasher
+        self._pending: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash")  # starts with the first submit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()  # waits: afterwards the hasher has seen every block
+
+    def update(self, block: bytes) -> None:
+        if len(block) < READ_BYTES and not self._pending:
+            self._hasher.update(block)
+            return
+        if len(self._pending) >= _MAX_PENDING:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._hasher.update, block))
+
+    def settle(self) -> None:
+        """Return when all blocks so far are hashed."""
+        while self._pending:
+            self._pending.popleft().result()
+
+
+class Intake:
+    """One append: from `offset` on, until the body ends, breaks, or is longer than its limit.
+
+    Every save of the row also writes `marks`: what the session remembers of the chunk that is under way.
+    """
+
+    def __init__(
+        self, claim: Claim, writer: StagedWriter, hasher: Hasher, *, offset: int, marks: Mapping[str, object]
+    ) -> None:
+        self._claim = claim
+        self._writer = writer
+        self._hasher = hasher
+        self._marks = marks
+        self._is_hinted = hasher.algorithms == {"sha512"}
+        self._saved_at = time.monotonic()
+        self.saved = offset  # durable, and in the row
+        self.offset = offset
+
+    def run(self, stream: BinaryIO, *, limit: int | None) -> None:
+        """Append `stream`; it may raise whatever it likes.
+
+        Reads at most one byte past `limit` bytes, so that the caller can tell a body that is too long.
+        """
+        left = None if limit is None else limit + 1
+        with HashThread(self._hasher) as hashing:
+            while block := stream.read(READ_BYTES if left is None else min(READ_BYTES, left)):
+                self._claim.keep()
+                self._writer.write(block)
+                hashing.update(block)
+                self.offset += len(block)
+                left = None if left is None else left - len(block)
+                if self.offset - self.saved >= SAVE_BYTES or time.monotonic() - self._saved_at >= SAVE_S:
+                    hashing.settle()
+                    self._claim.save(**self._progress())
+                    self.saved, self._saved_at = self.offset, time.monotonic()
+
+    def finish(self, **marks: object) -> None:
+        """Save what was appended, with these last marks, and release the claim. Call also after `run` raised."""
+        self._claim.release(**self._progress() | marks)
+        self.saved = self.offset
+
+    def _progress(self) -> dict[str, object]:
+        """Bytes first: they are durable when this returns, and the row may say that they are there."""
+        if self.offset == self.saved:
+            return {}
+        if self.offset > BOTH_BYTES and not self._is_hinted:
+            self._hasher.drop("sha512")
+        self._writer.sync()
+        return {"offset": self.offset, "states": self._hasher.states(), **self._marks}

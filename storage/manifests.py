@@ -1,0 +1,143 @@
+"""Storing a manifest: one transaction that checks what it lists and makes it, its references and its tags visible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from storage.db import insert
+from storage.digest import Digest
+from storage.errors import ManifestBlobUnknown, ManifestInvalid
+from storage.manifest import Descriptor, Manifest
+from storage.models import LIVE, Blob, BlobLink, ManifestBlob, ManifestChild, Object
+from storage.models import Manifest as Row
+from storage.models import Tag as TagRow
+from storage.reference import Tag
+
+T = TypeVar("T")
+
+_BATCH: Final = 1000  # rows or names in one statement: SQLite and PostgreSQL bound its variables
+_MAX_MISSING: Final = 100  # descriptors in one refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A manifest as it came, the digest it is to be known by, and what we read in it."""
+
+    raw: bytes
+    digest: Digest
+    manifest: Manifest
+
+
+def store_manifest(
+    session: Session, repository_id: int, received: Received, tags: Iterable[Tag], *, allow_sparse: bool
+) -> float:
+    """Insert or renew the manifest, its reference rows and its tags; when it was pushed.
+
+    Raises ManifestBlobUnknown, ManifestInvalid.
+    """
+    manifest = received.manifest
+    held = _held(session, repository_id, [blob.digest for blob in (*manifest.blobs, *manifest.children)])
+    _check_sizes(manifest.blobs, held)
+    if not allow_sparse:
+        _check_present(session, repository_id, manifest, held)
+    now = time.time()
+    manifest_id = _upsert(session, repository_id, received, now)
+    blobs = (
+        {"digest": str(blob.digest), "blob_id": held.get(str(blob.digest), (None, 0))[0]} for blob in manifest.blobs
+    )
+    _replace(session, ManifestBlob, manifest_id, blobs)
+    children = dict.fromkeys(str(child.digest) for child in manifest.children)
+    _replace(session, ManifestChild, manifest_id, ({"digest": child} for child in children))
+    for tag in tags:
+        move_tag(session, repository_id, tag, manifest_id, now)
+    return now
+
+
+def move_tag(session: Session, repository_id: int, tag: Tag, manifest_id: int, now: float) -> None:
+    """Let the tag name this manifest from now on; the last writer wins."""
+    target = {"manifest_id": manifest_id, "updated_at": now}
+    row = insert(session, TagRow).values(repository_id=repository_id, name=str(tag), **target)
+    session.execute(row.on_conflict_do_update(index_elements=["repository_id", "name"], set_=target))
+
+
+def _held(session: Session, repository_id: int, digests: Sequence[Digest]) -> dict[str, tuple[int, int]]:
+    """Digest → blob id and size, of those that the repository links to.
+
+    Locks their objects in the order of their ids (two pushes then cannot wait for each other), so that no sweep takes
+    one of them between this look and the commit.
+    """
+    held: dict[str, tuple[int, int]] = {}
+    for batch in _batches(sorted(set(map(str, digests)))):
+        query = (
+            select(Blob.digest, Blob.id, Object.size)
+            .join_from(BlobLink, Blob, Blob.id == BlobLink.blob_id)
+            .join(Object, Object.id == Blob.object_id)
+            .where(BlobLink.repository_id == repository_id, Blob.digest.in_(batch), Object.state == LIVE)
+            .order_by(Object.id)
+            .with_for_update(read=True, of=Object)
+        )
+        held.update((digest, (blob_id, size)) for digest, blob_id, size in session.execute(query))
+    return held
+
+
+def _check_sizes(blobs: Iterable[Descriptor], held: dict[str, tuple[int, int]]) -> None:
+    for blob in blobs:
+        stored = held.get(str(blob.digest))
+        if stored is not None and stored[1] != blob.size:
+            raise ManifestInvalid(
+                "a descriptor has another size than its blob", digest=str(blob.digest), size=stored[1]
+            )
+
+
+def _check_present(session: Session, repository_id: int, manifest: Manifest, held: dict[str, tuple[int, int]]) -> None:
+    """A child may be a manifest or, in the indexes of build caches, just a blob."""
+    missing = [blob for blob in manifest.required_blobs if str(blob.digest) not in held]
+    children = [child for child in manifest.children if str(child.digest) not in held]
+    known: set[str] = set()
+    for batch in _batches([str(child.digest) for child in children]):
+        query = select(Row.digest).where(Row.repository_id == repository_id, Row.digest.in_(batch))
+        known.update(session.scalars(query))
+    missing += [child for child in children if str(child.digest) not in known]
+    if missing:
+        details = [descriptor.to_json() for descriptor in missing[:_MAX_MISSING]]
+        raise ManifestBlobUnknown("the repository does not hold what the manifest lists", missing=details)
+
+
+def _upsert(session: Session, repository_id: int, received: Received, now: float) -> int:
+    """A repeated push renews what the client says about the same bytes."""
+    raw, digest, manifest = received.raw, str(received.digest), received.manifest
+    said = {
+        "media_type": manifest.media_type,
+        "artifact_type": manifest.artifact_type,
+        "subject": str(manifest.subject.digest) if manifest.subject else None,
+        "annotations": manifest.annotations if manifest.subject else None,
+        "pushed_at": now,
+    }
+    row = insert(session, Row).values(repository_id=repository_id, digest=digest, size=len(raw), raw=raw, **said)
+    row = row.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=said)
+    return session.execute(row.returning(Row.id)).scalar_one()
+
+
+def _replace(
+    session: Session,
+    table: type[ManifestBlob] | type[ManifestChild],
+    manifest_id: int,
+    rows: Iterable[dict[str, Any]],
+) -> None:
+    gone = delete(table).where(table.manifest_id == manifest_id)
+    session.execute(gone.execution_options(synchronize_session=False))
+    for batch in _batches(rows):
+        session.execute(insert(session, table), [{"manifest_id": manifest_id, **row} for row in batch])
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch

@@ -1,0 +1,88 @@
+"""Namespaces, and the repositories that come to be inside them on the first push."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.orm import Session
+
+from storage.db import Database, insert
+from storage.errors import NameTaken, NameUnknown
+from storage.models import Namespace as Row
+from storage.models import Repository
+from storage.reference import RepositoryName, check_namespace
+
+_MAX_LISTED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What grants attach to. In a private one, reading needs a right too."""
+
+    name: str
+    is_private: bool
+    created_at: float
+
+
+class Namespaces:
+    """Every namespace of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, name: str, is_private: bool = True) -> Namespace:
+        """Raises NameInvalid, NameTaken."""
+        namespace = Namespace(check_namespace(name), is_private, time.time())
+        with self._database.write() as session:
+            values = {"name": name, "is_private": is_private, "created_at": namespace.created_at}
+            row = insert(session, Row).values(values).on_conflict_do_nothing().returning(Row.id)
+            if session.execute(row).first() is None:
+                raise NameTaken("the namespace is already there", name=name)
+        return namespace
+
+    def get(self, name: str) -> Namespace:
+        """Raises NameUnknown."""
+        query = select(Row.name, Row.is_private, Row.created_at).where(Row.name == name)
+        with self._database.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NameUnknown("no such namespace", name=name[:255])
+        return Namespace(*row)
+
+    def list(self) -> list[Namespace]:
+        """All of them, by name."""
+        query = select(Row.name, Row.is_private, Row.created_at).order_by(Row.name).limit(_MAX_LISTED)
+        with self._database.connect() as connection:
+            return [Namespace(*row) for row in connection.execute(query)]
+
+    def set_private(self, name: str, is_private: bool) -> None:
+        """Raises NameUnknown."""
+        with self._database.write() as session:
+            change = update(Row).where(Row.name == name).values(is_private=is_private).returning(Row.id)
+            if session.execute(change.execution_options(synchronize_session=False)).first() is None:
+                raise NameUnknown("no such namespace", name=name[:255])
+
+
+def require_repository(session: Session | Connection, name: RepositoryName) -> int:
+    """The row id. Raises NameUnknown."""
+    found = session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one_or_none()
+    if found is None:
+        raise NameUnknown("no such repository", name=str(name))
+    return found
+
+
+def ensure_repository(session: Session, name: RepositoryName) -> int:
+    """The row id; repository and namespace are made if they are missing, the namespace a private one."""
+    found = session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one_or_none()
+    if found is not None:
+        return found
+    now = time.time()
+    namespace = insert(session, Row).values(name=name.namespace, is_private=True, created_at=now)
+    session.execute(namespace.on_conflict_do_nothing())
+    namespace_id = session.execute(select(Row.id).where(Row.name == name.namespace)).scalar_one()
+    repository = insert(session, Repository).values(name=str(name), namespace_id=namespace_id, created_at=now)
+    session.execute(repository.on_conflict_do_nothing())
+    return session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one()

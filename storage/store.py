@@ -1,0 +1,22 @@
+"""The store: one door to blobs, uploads, repositories and namespaces."""
+
+from __future__ import annotations
+
+from storage.blobs import Blobs
+from storage.db import Database
+from storage.drivers.protocol import Driver
+from storage.namespaces import Namespaces
+from storage.repositories import Repositories
+from storage.uploads import Uploads
+
+
+class Store:
+    """Rows in `database`, bytes with `driver`. Holds no state of its own: any number of processes may have one."""
+
+    def __init__(self, database: Database, driver: Driver) -> None:
+        self.database = database
+        self.driver = driver
+        self.blobs = Blobs(database, driver)
+        self.uploads = Uploads(database, driver)
+        self.repositories = Repositories(database)
+        self.namespaces = Namespaces(database)

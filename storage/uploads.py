@@ -1,0 +1,237 @@
+"""Upload sessions: append, commit, cancel, expire. Any process may serve any request of a session.
+
+The row says how much is durable and carries the hash states after it; the bytes are staged with the driver.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from sqlalchemy import delete, or_, select
+
+from storage import layout
+from storage.blobs import BlobInfo, admit
+from storage.claims import Claim, claimed
+from storage.db import Database
+from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
+from storage.drivers.protocol import Driver
+from storage.errors import ChunkOutOfOrder, DigestInvalid, SizeInvalid, UploadBusy, UploadUnknown
+from storage.intake import READ_BYTES, Intake
+from storage.models import Repository
+from storage.models import Upload as Row
+from storage.namespaces import ensure_repository
+from storage.reference import RepositoryName
+
+IDLE_S: Final = 24 * 3600.0
+_EXPIRE_BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRange:
+    """First and last byte of a chunk, both inclusive, as in an upload's `Content-Range`. Raises ChunkOutOfOrder."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last < 2**63:
+            raise ChunkOutOfOrder("not a range", first=self.first, last=self.last)
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first + 1
+
+
+class Uploads:
+    """Every open upload session, and for a day the finished ones."""
+
+    def __init__(self, database: Database, driver: Driver) -> None:
+        self._database = database
+        self._driver = driver
+
+    def start(self, name: RepositoryName, *, principal: str | None = None, algorithm: str | None = None) -> Upload:
+        """Open a session. `algorithm`: the only one the closing digest will use. Raises DigestInvalid."""
+        algorithms = ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)
+        key, now = layout.new_blob_key(), time.time()
+        row = Row(
+            id=secrets.token_urlsafe(24),
+            principal=principal,
+            storage_key=key,
+            offset=0,
+            states=Hasher(algorithms).states(),
+            writer_until=0.0,
+            started_at=now,
+            touched_at=now,
+        )
+        row.handle = self._driver.stage(key)
+        try:
+            with self._database.write() as session:
+                row.repository_id = ensure_repository(session, name)
+                session.add(row)
+        except BaseException:
+            self._driver.discard(row.handle)
+            raise
+        return Upload(self._database, self._driver, name, row.id, 0)
+
+    def resume(self, name: RepositoryName, upload_id: str, *, principal: str | None = None) -> Upload:
+        """An open session of this repository; where both are known, of this principal. Raises UploadUnknown."""
+        query = select(Row.offset, Row.principal).join(Repository)
+        query = query.where(Row.id == upload_id, Repository.name == str(name), Row.finished_digest.is_(None))
+        with self._database.connect() as connection:
+            row = connection.execute(query).first() if _is_id(upload_id) else None
+        if row is None or (principal is not None and row.principal not in (None, principal)):
+            raise UploadUnknown("no such upload", upload=upload_id[:64])
+        return Upload(self._database, self._driver, name, upload_id, row.offset)
+
+    def finished(self, name: RepositoryName, upload_id: str) -> Digest | None:
+        """What the session was committed as, for a day: the answer to a repeated PUT whose first answer got lost."""
+        query = select(Row.finished_digest).join(Repository).where(Row.id == upload_id, Repository.name == str(name))
+        with self._database.connect() as connection:
+            digest = connection.execute(query).scalar_one_or_none() if _is_id(upload_id) else None
+        return Digest.parse(digest) if digest else None
+
+    def expire(self, *, idle_s: float = IDLE_S) -> int:
+        """Drop sessions that nobody touched for `idle_s`, in one bounded batch; how many."""
+        now = time.time()
+        idle = select(Row.id).where(Row.touched_at < now - idle_s).order_by(Row.touched_at).limit(_EXPIRE_BATCH)
+        gone = (
+            delete(Row)
+            .where(Row.id.in_(idle), Row.touched_at < now - idle_s)
+            .where(or_(Row.writer.is_(None), Row.writer_until < now))
+            .returning(Row.handle, Row.finished_digest)
+            .execution_options(synchronize_session=False)
+        )
+        with self._database.write() as session:
+            rows = session.execute(gone).all()
+        for handle, finished_digest in rows:  # row first, then bytes: nothing ever points to missing ones
+            if finished_digest is None:
+                self._driver.discard(handle)
+        return len(rows)
+
+
+class Upload:
+    """One open session. `offset`: bytes that are safely stored."""
+
+    def __init__(self, database: Database, driver: Driver, name: RepositoryName, upload_id: str, offset: int) -> None:
+        self._database = database
+        self._driver = driver
+        self.name = name
+        self.id = upload_id
+        self.offset = offset
+
+    def append(
+        self,
+        stream: BinaryIO,
+        *,
+        chunk: ChunkRange | None = None,
+        length: int | None = None,
+        may_repeat: bool = False,
+    ) -> int:
+        """Store the body of one request; the new offset.
+
+        chunk: the range the client says it sends; it must begin where the session ends, or where an interrupted chunk
+        began. length: the size of the body, where the client announced one. may_repeat: the last finished chunk may
+        come again (its answer may have been lost) and replaces itself.
+
+        A body that breaks off keeps what arrived. Raises ChunkOutOfOrder, SizeInvalid, UploadBusy, StorageFull, and
+        whatever `stream` raises. Spec: "Pushing a blob in chunks".
+        """
+        if chunk is not None and length is not None and chunk.size != length:
+            raise SizeInvalid("the body is not as long as its range", offset=self.offset)
+        with claimed(self._database, self.id) as claim:
+            self.offset = claim.row.offset
+            if chunk is None and length == 0:
+                return self.offset
+            states = claim.row.states if chunk is None else self._enter(claim, chunk, may_repeat=may_repeat)
+            size = length if chunk is None else chunk.size
+            marks = {"chunk_start": chunk and self.offset, "chunk_states": states if chunk else None, "chunk_end": None}
+            with self._driver.append(claim.row.handle, at=self.offset) as writer:
+                intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
+                try:
+                    intake.run(stream, limit=size)
+                except BaseException:
+                    intake.finish()
+                    self.offset = intake.offset
+                    raise
+                self._finish(intake, states, size, is_chunk=chunk is not None, is_announced=length is not None)
+        return self.offset
+
+    def _enter(self, claim: Claim, chunk: ChunkRange, *, may_repeat: bool) -> dict[str, str]:
+        """The hash states where `chunk` begins; the session steps back if it must. Raises ChunkOutOfOrder."""
+        row = claim.row
+        if chunk.first == row.offset:
+            return row.states
+        is_interrupted = row.chunk_end is None
+        is_repeat = may_repeat and row.chunk_end == row.offset == chunk.last + 1
+        if row.chunk_states is None or chunk.first != row.chunk_start or not (is_interrupted or is_repeat):
+            raise ChunkOutOfOrder("the chunk does not begin where the upload ends", offset=row.offset)
+        claim.save(offset=chunk.first, states=row.chunk_states, chunk_end=None)  # before the bytes are cut
+        self.offset = chunk.first
+        return row.chunk_states
+
+    def _finish(
+        self, intake: Intake, states: dict[str, str], size: int | None, *, is_chunk: bool, is_announced: bool
+    ) -> None:
+        """Save the end of the body. Raises SizeInvalid when it is not as long as the client said."""
+        start, arrived = self.offset, intake.offset - self.offset
+        if size is None or arrived == size:
+            intake.finish(**({"chunk_end": intake.offset} if is_chunk else {}))
+            self.offset = intake.offset
+            return
+        if arrived < size and is_announced:  # the client went away in mid-body: what arrived counts
+            intake.finish()
+            self.offset = intake.offset
+        else:
+            nothing = {"chunk_start": None, "chunk_states": None, "chunk_end": None}
+            intake.finish(offset=start, states=states, **nothing)
+        raise SizeInvalid("the body is not as long as its headers say", offset=self.offset)
+
+    def commit(self, digest: Digest) -> BlobInfo:
+        """Make the bytes a blob of the repository, leased. Raises DigestInvalid (the session lives on), UploadBusy.
+
+        Bytes that the store already has are dropped and the repository gets a link to those.
+        """
+        with claimed(self._database, self.id) as claim:
+            row = claim.row
+            self.offset = row.offset
+            digests = Hasher.resume(row.states).digests()
+            if digest.algorithm not in digests:
+                digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
+            if digests[digest.algorithm] != digest:
+                raise DigestInvalid("the bytes have another digest", digest=str(digest), offset=row.offset)
+            self._driver.publish(row.handle, size=row.offset)
+            with self._database.write() as session:
+                claim.change(session, finished_digest=str(digest), writer=None, touched_at=time.time())
+                key = admit(session, row.repository_id, digest, digests.values(), key=row.storage_key, size=row.offset)
+            claim.is_held = False
+        if key != row.storage_key:
+            self._driver.delete(row.storage_key)
+        return BlobInfo(digest, row.offset, key)
+
+    def cancel(self) -> None:
+        """End the session and free its bytes. Raises UploadUnknown, UploadBusy."""
+        with claimed(self._database, self.id) as claim, self._database.write() as session:
+            gone = delete(Row).where(Row.id == self.id, Row.writer == claim.token).returning(Row.handle)
+            handle = session.execute(gone.execution_options(synchronize_session=False)).scalar_one_or_none()
+            if handle is None:
+                raise UploadBusy("another request took over the upload", upload=self.id, offset=claim.row.offset)
+            claim.is_held = False
+        self._driver.discard(handle)
+
+    def _read_again(self, claim: Claim, algorithm: str) -> Digest:
+        """Hash the staged bytes under an algorithm that was given up, or never announced."""
+        hasher, left = Hasher((algorithm,)), claim.row.offset
+        with self._driver.read_staged(claim.row.handle) as staged:
+            while left and (block := staged.read(min(READ_BYTES, left))):
+                hasher.update(block)
+                left -= len(block)
+                claim.keep()
+        return hasher.digests()[algorithm]
+
+
+def _is_id(text: str) -> bool:
+    """Could `start` have made it? Keeps hostile text away from the database driver."""
+    return len(text) <= 64 and text.isascii() and text.replace("-", "").replace("_", "").isalnum()

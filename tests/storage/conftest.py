@@ -1,0 +1,89 @@
+"""A migrated database on every backend that is there, every driver, and the store on top of them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from migrations.run import upgrade
+from storage.db import Database
+from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.memory import MemoryDriver
+from storage.drivers.protocol import Driver
+from storage.reference import RepositoryName
+from storage.store import Store
+
+POSTGRES = os.environ.get("TONNAGE_TEST_POSTGRES")  # the URL of a server where we may create databases
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A migrated, empty SQLite file: copying it is faster than migrating for each test."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    upgrade(f"sqlite:///{path}")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path.read_bytes()
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not POSTGRES, reason="no server"))]
+)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    assert POSTGRES is not None
+    name = f"tonnage_{secrets.token_hex(6)}"
+    server = create_engine(make_url(POSTGRES).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
+@pytest.fixture
+def database_url(empty_url: str, sqlite_template: bytes) -> str:
+    """A migrated database without rows."""
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).write_bytes(sqlite_template)
+    else:
+        upgrade(empty_url)
+    return empty_url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    return FilesystemDriver(tmp_path / "data")
+
+
+@pytest.fixture(params=["memory", "filesystem"])
+def any_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
+    return MemoryDriver() if request.param == "memory" else FilesystemDriver(tmp_path / "data")
+
+
+@pytest.fixture
+def store(database: Database, driver: Driver) -> Store:
+    return Store(database, driver)
+
+
+@pytest.fixture
+def name() -> RepositoryName:
+    return RepositoryName("team/model")
