@@ -1,0 +1,71 @@
+"""The keys that sign bearer tokens: files of their own in the keys folder, the highest number signs, all verify."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+from auth.errors import KeyInvalid, KeyStoreInvalid
+from auth.keys import PrivateKey, PublicKey, stage_file, sync_folder
+
+_NAME: Final = re.compile(r"token-(?P<number>[1-9][0-9]{0,5})\.pem")
+_MAX_KEYS: Final = 16
+
+
+class KeySet:
+    """Signing keys by id. A new file with a higher number takes over when the server starts again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the keys of `folder`, and make the first one if there is none. Raises KeyStoreInvalid."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            keys = _load(folder) or _create(folder)
+        except OSError as error:
+            raise KeyStoreInvalid(f"cannot use the keys in {folder}: {error.strerror}") from error
+        self._public = {key_id(key.public): key.public for key in keys}
+        self.signing_key = keys[-1]
+        self.signing_id = key_id(keys[-1].public)
+
+    def public(self, wanted: str) -> PublicKey | None:
+        """The verifying key with id `wanted`; None if it is none of ours."""
+        return self._public.get(wanted)
+
+
+def key_id(key: PublicKey) -> str:
+    """Derived from the key, so that two processes never give one id to two keys."""
+    return base64.urlsafe_b64encode(hashlib.sha256(key.blob).digest()[:12]).decode()
+
+
+def _load(folder: Path) -> list[PrivateKey]:
+    numbered = sorted(
+        (int(match["number"]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) is not None
+    )
+    if len(numbered) > _MAX_KEYS:
+        raise KeyStoreInvalid(f"more than {_MAX_KEYS} token keys in {folder}; remove the oldest")
+    return [_load_one(path) for _, path in numbered]
+
+
+def _load_one(path: Path) -> PrivateKey:
+    if path.stat().st_mode & 0o077:
+        raise KeyStoreInvalid(f"{path} is open to others; run: chmod 600 {path}")
+    try:
+        return PrivateKey.load(path)
+    except KeyInvalid as error:
+        raise KeyStoreInvalid(f"{error}; remove it, and new tokens will be signed by a new key") from error
+
+
+def _create(folder: Path) -> list[PrivateKey]:
+    """The first key. Of two processes that start at once the first link wins, and both use that file."""
+    first = folder / "token-1.pem"
+    staged = stage_file(first, PrivateKey.generate().pem, mode=0o600)
+    try:
+        first.hardlink_to(staged)
+    except FileExistsError:
+        pass
+    finally:
+        staged.unlink()
+    sync_folder(folder)
+    return _load(folder)

@@ -1,0 +1,279 @@
+"""Two kinds of token: access tokens, which people keep, and bearer tokens, which clients fetch for a few minutes.
+
+Spec: "Token Authentication Implementation".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jwt
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from auth.errors import GrantInvalid, GrantUnknown, TokenInvalid
+from auth.identity import TokenHolder, TokenScope
+from auth.key_set import KeySet
+from auth.models import AccessToken
+from auth.scopes import Scope
+from storage.db import Database
+from storage.reference import check_namespace
+
+SECRET_PREFIX: Final = "tng_"  # noqa: S105  # what tells our secrets from other strings, not a secret
+FIRST_ADMIN: Final = "admin"
+LIFE_S: Final = 900
+LEEWAY_S: Final = 60
+MAX_BEARER: Final = 16_380  # characters, the server's limit for one header
+
+_SECRET: Final = re.compile(r"tng_(?P<id>[a-z0-9]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
+_ID_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_NAMESPACES: Final = 200
+_ALGORITHM: Final = "EdDSA"
+_ISSUER: Final = "tonnage"
+_CLAIMS: Final = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """An access token as lists show it; empty `namespaces` is every namespace. Times in Unix seconds."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class AccessTokens:
+    """Access tokens, as rows; the secret itself is nowhere."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    def create(
+        self, name: str, *, scopes: Iterable[str], namespaces: Iterable[str] = (), expires_at: float | None = None
+    ) -> str:
+        """The secret of a new token, `tng_<id>_<43 characters>`; it is never to be had again.
+
+        A name is taken while its token is neither revoked nor expired. No namespaces means all of them.
+        Raises GrantInvalid, NameInvalid.
+        """
+        row = self._row(name, scopes, namespaces, expires_at)
+        token_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(12))
+        secret = secrets.token_urlsafe(32)
+        is_over = AccessToken.revoked_at.is_not(None) | (AccessToken.expires_at <= self._now())
+        try:
+            with self._database.write() as transaction:
+                transaction.execute(delete(AccessToken).where(AccessToken.name == name, is_over))
+                transaction.execute(insert(AccessToken).values(id=token_id, secret_sha256=_digest(secret), **row))
+        except IntegrityError:
+            raise GrantInvalid(f"a token named {name} exists; revoke it first, or choose another name") from None
+        return f"{SECRET_PREFIX}{token_id}_{secret}"
+
+    def verify(self, secret: str) -> TokenHolder:
+        """Who presents `secret`. Raises TokenInvalid."""
+        match = _SECRET.fullmatch(secret)
+        if match is None:
+            raise TokenInvalid("not an access token of this server")
+        row = self._find(match["id"])
+        stored = row.secret_sha256 if row is not None else bytes(32)
+        if not hmac.compare_digest(_digest(match["secret"]), stored) or row is None:
+            raise TokenInvalid("not an access token of this server")
+        return self._holder(row)
+
+    def holder(self, token_id: str) -> TokenHolder:
+        """Whoever holds the token of that id, for a bearer token that was issued to them. Raises TokenInvalid."""
+        row = self._find(token_id)
+        if row is None:
+            raise TokenInvalid("the access token is gone")
+        return self._holder(row)
+
+    def list(self) -> tuple[TokenInfo, ...]:
+        """Every token, by name."""
+        with self._database.read() as transaction:
+            rows = transaction.execute(select(*_COLUMNS).order_by(AccessToken.name)).all()
+        return tuple(
+            TokenInfo(id_, name, tuple(scopes.split()), tuple((spaces or "").split()), created, expires, revoked)
+            for id_, name, _, scopes, spaces, created, expires, revoked in rows
+        )
+
+    def revoke(self, name: str) -> None:
+        """Make a token worthless at once. Raises GrantUnknown."""
+        revoked = update(AccessToken).where(AccessToken.name == name, AccessToken.revoked_at.is_(None))
+        with self._database.write() as transaction:
+            gone = transaction.execute(revoked.values(revoked_at=self._now()).returning(AccessToken.id)).all()
+        if not gone:
+            raise GrantUnknown(f"no active token named {name}; `tonnage token list` shows those there are", name=name)
+
+    def ensure_first_admin(self) -> str | None:
+        """The secret of an admin token if there has never been a token; None otherwise."""
+        with self._database.read() as transaction:
+            if transaction.scalar(select(func.count()).select_from(AccessToken)):
+                return None
+        try:
+            return self.create(FIRST_ADMIN, scopes=[TokenScope.ADMIN])
+        except GrantInvalid:  # another process was first
+            return None
+
+    def _row(
+        self, name: str, scopes: Iterable[str], namespaces: Iterable[str], expires_at: float | None
+    ) -> dict[str, object]:
+        if not _NAME.fullmatch(name):
+            raise GrantInvalid("a token's name has 1 to 64 letters, digits, dots, dashes or underscores")
+        wanted, places = sorted(set(scopes)), sorted({check_namespace(each) for each in namespaces})
+        if not wanted or not set(wanted) <= set(TokenScope):
+            raise GrantInvalid(f"scopes are one or more of {', '.join(TokenScope)}")
+        if TokenScope.ADMIN in wanted and places:
+            raise GrantInvalid("an admin token is for the whole server; leave its namespaces out")
+        if len(places) > _MAX_NAMESPACES:
+            raise GrantInvalid(f"at most {_MAX_NAMESPACES} namespaces in one token")
+        now = self._now()
+        if expires_at is not None and expires_at <= now:
+            raise GrantInvalid("a token must expire in the future")
+        return {
+            "name": name,
+            "scopes": " ".join(wanted),
+            "namespaces": " ".join(places) or None,
+            "created_at": now,
+            "expires_at": expires_at,
+        }
+
+    def _find(self, token_id: str) -> _Row | None:
+        with self._database.connect() as connection:
+            row = connection.execute(select(*_COLUMNS).where(AccessToken.id == token_id)).one_or_none()
+        return _Row(*row) if row is not None else None
+
+    def _holder(self, row: _Row) -> TokenHolder:
+        if row.revoked_at is not None:
+            raise TokenInvalid("the access token was revoked")
+        if row.expires_at is not None and row.expires_at <= self._now():
+            raise TokenInvalid("the access token expired")
+        return TokenHolder(
+            token_id=row.id,
+            name=row.name,
+            scopes=frozenset(map(TokenScope, row.scopes.split())),
+            namespaces=frozenset(row.namespaces.split()) if row.namespaces is not None else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+    name: str
+    secret_sha256: bytes
+    scopes: str
+    namespaces: str | None
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+_COLUMNS: Final = (
+    AccessToken.id,
+    AccessToken.name,
+    AccessToken.secret_sha256,
+    AccessToken.scopes,
+    AccessToken.namespaces,
+    AccessToken.created_at,
+    AccessToken.expires_at,
+    AccessToken.revoked_at,
+)
+
+
+def _digest(secret: str) -> bytes:
+    """A plain digest is enough: the secret is 256 random bits, not a password."""
+    return hashlib.sha256(secret.encode("ascii")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken:
+    """A signed token as it is handed out. issued_at: Unix seconds."""
+
+    text: str
+    scopes: tuple[Scope, ...]
+    issued_at: int
+    expires_in_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class BearerClaims:
+    """What a verified bearer token says: whose it is, what it covers, and its own id."""
+
+    subject: str
+    scopes: tuple[Scope, ...]
+    token_id: str
+
+
+class TokenSigner:
+    """Issues and verifies bearer tokens with the keys of this server."""
+
+    def __init__(self, keys_dir: Path, *, now: Callable[[], float] = time.time) -> None:
+        """Raises KeyStoreInvalid."""
+        self._keys = KeySet(keys_dir)
+        self._now = now
+
+    def issue(self, subject: str, audience: str, scopes: Iterable[Scope]) -> BearerToken:
+        """A token that lets `subject` do `scopes` at the service `audience`, for 15 minutes."""
+        now, covered = int(self._now()), tuple(scopes)
+        claims = {
+            "iss": _ISSUER,
+            "sub": subject,
+            "aud": audience,
+            "iat": now,
+            "nbf": now,
+            "exp": now + LIFE_S,
+            "jti": secrets.token_urlsafe(16),
+            "access": [scope.to_json() for scope in covered],
+        }
+        key = self._keys.signing_key.signing_key
+        text = jwt.encode(claims, key, algorithm=_ALGORITHM, headers={"kid": self._keys.signing_id})
+        return BearerToken(text, covered, now, LIFE_S)
+
+    def verify(self, text: str, audience: str) -> BearerClaims:
+        """What the token says. Raises TokenInvalid."""
+        if len(text) > MAX_BEARER:
+            raise TokenInvalid("not a token of this server")
+        try:
+            key = self._keys.public(str(jwt.get_unverified_header(text).get("kid")))
+            if key is None:
+                raise TokenInvalid("not a token of this server")
+            # The algorithm is ours to say, never the token's. The clock is ours too, so that time is read in one place.
+            claims = jwt.decode(
+                text,
+                key.verifying_key,
+                algorithms=[_ALGORITHM],
+                audience=audience,
+                issuer=_ISSUER,
+                options={
+                    "require": list(_CLAIMS),
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.PyJWTError:
+            raise TokenInvalid("not a token of this server") from None
+        self._check_times(claims["nbf"], claims["exp"])
+        scopes = (Scope.from_json(entry) for entry in claims.get("access", ()))
+        return BearerClaims(claims["sub"], tuple(each for each in scopes if each is not None), claims["jti"])
+
+    def _check_times(self, not_before: object, expires: object) -> None:
+        if not isinstance(not_before, int) or not isinstance(expires, int):
+            raise TokenInvalid("not a token of this server")
+        now = self._now()
+        if now >= expires + LEEWAY_S:
+            raise TokenInvalid("the token expired")
+        if now < not_before - LEEWAY_S:
+            raise TokenInvalid("the token is not valid yet")
