@@ -1,0 +1,99 @@
+"""An answer as it grows: the runner's pieces, with reasoning and content told apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response
+
+from runtime.api.replies import ndjson, one_object
+from runtime.api.serving import Call
+from runtime.errors import RunnerGone
+from runtime.messages import Done, GenerateRequest, Piece
+from runtime.parsing.thinking import Split, ThinkingSplitter
+from runtime.supervisor.lease import Lease
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some text of the answer, under what it is."""
+
+    split: Split
+    logprobs: list[JSON] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request that has its runner. `load_ns`: from the request's arrival until then."""
+
+    call: Call
+    lease: Lease
+    request: GenerateRequest
+    load_ns: int
+    splitter: ThinkingSplitter | None
+
+    def events(self) -> Iterator[Chunk | Done]:
+        """Chunks that say something, then Done. Raises RunnerGone when the runner falls silent before that."""
+        for event in self.lease.generate(self.request, is_cancelled=self.call.is_cancelled):
+            if isinstance(event, Done):
+                if self.splitter is not None and (rest := self.splitter.finish()) != Split():
+                    yield Chunk(rest)
+                yield event
+                return
+            chunk = self._chunk(event)
+            if chunk.split != Split() or chunk.logprobs:
+                yield chunk
+        raise RunnerGone("the model runner ended the answer without a word")
+
+    def respond(self, lines: Iterator[JSON], whole: Callable[[Whole], JSON]) -> Response:
+        """The answer as `lines`, or made from all of it by `whole` where the client wants no stream."""
+        if self.call.body.flag("stream", True):
+            return ndjson(lines, self.lease.close)
+        answer = collect(self.events())
+        self.lease.close()
+        return one_object(whole(answer))
+
+    def statistics(self, done: Done) -> JSON:
+        """The figures of the final object, zeros left out; durations in nanoseconds."""
+        figures = {
+            "total_duration": time.monotonic_ns() - self.call.started_ns,
+            "load_duration": self.load_ns,
+            "prompt_eval_count": done.prompt_tokens,
+            "prompt_eval_duration": done.prompt_ns,
+            "eval_count": done.tokens,
+            "eval_duration": done.tokens_ns,
+        }
+        return {key: figure for key, figure in figures.items() if figure}
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        split = self.splitter.feed(piece.text) if self.splitter is not None else Split(content=piece.text)
+        return Chunk(split, piece.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole answer, for `stream: false`."""
+
+    thinking: str
+    content: str
+    logprobs: list[JSON]
+    done: Done
+
+
+def collect(events: Iterator[Chunk | Done]) -> Whole:
+    """Read an answer to its end."""
+    thinking: list[str] = []
+    content: list[str] = []
+    logprobs: list[JSON] = []
+    for event in events:
+        if isinstance(event, Done):
+            return Whole("".join(thinking), "".join(content), logprobs, event)
+        thinking.append(event.split.thinking)
+        content.append(event.split.content)
+        logprobs += event.logprobs or []
+    raise RunnerGone("the model runner ended the answer without a word")

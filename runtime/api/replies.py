@@ -1,0 +1,81 @@
+"""Bodies of /api: one JSON object, or one a line. Source: the Ollama API, "Responses, content types, streaming"."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Response
+
+from runtime.api.errors import status_of
+from runtime.errors import RuntimeFailure
+from storage.errors import StorageError
+
+JSON = dict[str, Any]
+_JSON_TYPE = "application/json; charset=utf-8"
+log = logging.getLogger("tonnage.runtime")
+
+
+def encode(body: JSON) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def one_object(body: JSON, status: int = 200) -> Response:
+    return Response(encode(body), status, content_type=_JSON_TYPE)
+
+
+def refusal(error: Exception) -> Response:
+    """The error body; no other key stands in it, since clients decode it into types of their own."""
+    return one_object({"error": str(error)}, status_of(error))
+
+
+def ndjson(chunks: Iterator[JSON], close: Callable[[], None]) -> Response:
+    """Stream `chunks`, one a line. The first is made before the status is sent, so early failures keep theirs.
+
+    close: releases what the chunks are made from; called once, however the stream ends.
+    """
+    try:
+        first = next(chunks)
+    except BaseException:
+        close()
+        raise
+    return Response(_Lines(first, chunks, close), content_type="application/x-ndjson")
+
+
+class _Lines:
+    """The lines of a stream. A failure in the middle becomes its last line: the status has long been sent."""
+
+    def __init__(self, first: JSON, chunks: Iterator[JSON], close: Callable[[], None]) -> None:
+        self._first: JSON | None = first
+        self._chunks = chunks
+        self._close = close
+        self._ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._ended:
+            raise StopIteration
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return encode(chunk) + "\n"
+        try:
+            return encode(next(self._chunks)) + "\n"
+        except StopIteration:
+            self.close()
+            raise
+        except (RuntimeFailure, StorageError) as error:
+            self.close()
+            return encode({"error": str(error)}) + "\n"
+        except Exception:
+            log.exception("a stream broke off")
+            self.close()
+            return encode({"error": "internal error"}) + "\n"
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._close()

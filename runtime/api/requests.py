@@ -1,0 +1,153 @@
+"""The JSON body of a request, read as leniently as the reference reads it.
+
+Source: the Ollama API, "Request parsing": any content type, keys in any case, null is absent, unknown keys are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from flask import request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from runtime.api.errors import Refused
+
+JSON = dict[str, Any]
+THINK_LEVELS = ("high", "medium", "low", "max")
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ALLOWED = '"high", "medium", "low", "max", true, or false'
+_MESSAGE_TEXTS = ("role", "content", "thinking", "tool_name", "tool_call_id")
+
+
+class Body:
+    """A JSON object with the typed reads that handlers need. Every one raises Refused for another type."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self._fields = {key.lower(): value for key, value in fields.items()}
+
+    def raw(self, key: str) -> Any:
+        return self._fields.get(key)
+
+    def text(self, key: str) -> str:
+        return str(self._typed(key, str, "string") or "")
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._typed(key, bool, "boolean")
+        return default if value is None else bool(value)
+
+    def integer(self, key: str, default: int = 0) -> int:
+        value = self._fields.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Refused(400, f'field "{key}" must be of type integer')
+        return value
+
+    def mapping(self, key: str) -> JSON | None:
+        value: JSON | None = self._typed(key, dict, "object")
+        return value
+
+    def objects(self, key: str) -> list[JSON]:
+        return _objects(key, self._typed(key, list, "array") or [])
+
+    def integers(self, key: str) -> list[int] | None:
+        """None when absent, which for `context` differs from an empty list."""
+        value = self._typed(key, list, "array")
+        if value is None:
+            return None
+        if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**31 for each in value):
+            raise Refused(400, f'field "{key}" must be an array of token ids')
+        return list(value)
+
+    def think(self) -> bool | str | None:
+        """None: the client leaves it to the model."""
+        value = self._fields.get("think")
+        if value is None or isinstance(value, bool):
+            return value
+        if not isinstance(value, str):
+            raise Refused(400, f"think must be a boolean or string ({_ALLOWED})")
+        if value not in THINK_LEVELS:
+            raise Refused(400, f'invalid think value: "{value[:100]}" (must be {_ALLOWED})')
+        return value
+
+    def top_logprobs(self) -> int | None:
+        """How many alternatives a token; None for no log-probabilities. The range counts even when they are off."""
+        top = self.integer("top_logprobs")
+        if not 0 <= top <= 20:
+            raise Refused(400, "top_logprobs must be between 0 and 20")
+        return top if self.flag("logprobs", False) else None
+
+    def messages(self) -> list[JSON]:
+        return [_message(each) for each in self.objects("messages")]
+
+    def _typed(self, key: str, kind: type, name: str) -> Any:
+        value = self._fields.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise Refused(400, f'field "{key}" must be of type {name}')
+        return value
+
+
+def read_body(limit: int) -> Body:
+    """The request's body, of at most `limit` bytes. Raises Refused."""
+    request.max_content_length = limit
+    try:
+        raw = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise Refused(413, f"the request body is larger than {limit} bytes") from None
+    except (HTTPException, OSError):
+        raise Refused(400, "the request body broke off") from None
+    text = raw.decode(errors="replace").lstrip()
+    if not text:
+        raise Refused(400, "missing request body")
+    try:
+        value, _ = _DECODER.raw_decode(text)  # what follows the first value is ignored
+    except (ValueError, RecursionError):
+        raise Refused(400, "the request body is not valid JSON") from None
+    if value is None:
+        return Body({})
+    if not isinstance(value, dict):
+        raise Refused(400, "the request body must be a JSON object")
+    return Body(_without_surrogates(value) if _LONE_SURROGATE.search(raw) else value)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half a surrogate pair is no character: put U+FFFD in its place, as the reference's decoder does."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+    return value
+
+
+def _objects(key: str, values: list[Any]) -> list[JSON]:
+    if not all(isinstance(value, dict) for value in values):
+        raise Refused(400, f'field "{key}" must be an array of objects')
+    return values
+
+
+def _message(given: JSON) -> JSON:
+    fields = Body(given)
+    message: JSON = {key: fields.text(key) for key in _MESSAGE_TEXTS}
+    message["tool_calls"] = [_tool_call(call) for call in fields.objects("tool_calls")]
+    message["images"] = fields.raw("images") or []
+    return message
+
+
+def _tool_call(given: JSON) -> JSON:
+    call = Body(given)
+    function = Body(call.mapping("function") or {})
+    described: JSON = {"index": function.integer("index"), "name": function.text("name")}
+    described["arguments"] = function.mapping("arguments") or {}
+    return {"id": call.text("id"), "function": described}

@@ -1,0 +1,161 @@
+"""What every inference handler does first: read the body, find the model, check what it can do, lease a runner."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import current_app, request
+
+from runtime.api.disconnect import watcher
+from runtime.api.durations import parse_keep_alive, utc_now
+from runtime.api.errors import Refused, not_supported
+from runtime.api.names import parse_name
+from runtime.api.requests import Body, read_body
+from runtime.messages import GenerateRequest
+from runtime.model import Model, load_model
+from runtime.options import SampleOptions, merge_options
+from runtime.prompts import fit
+from runtime.settings import RuntimeSettings
+from runtime.supervisor.client import Supervisor
+from runtime.supervisor.lease import Lease
+from runtime.weights import identity, model_spec
+from storage.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown
+from storage.store import Store
+
+JSON = dict[str, Any]
+TRY_PULLING = 'model "{}" not found, try pulling it first'
+NOT_FOUND = "model '{}' not found"
+
+
+def store() -> Store:
+    found = current_app.extensions["tonnage.store"]
+    assert isinstance(found, Store)
+    return found
+
+
+def supervisor() -> Supervisor:
+    found = current_app.extensions["tonnage.supervisor"]
+    assert isinstance(found, Supervisor)
+    return found
+
+
+def settings() -> RuntimeSettings:
+    found = current_app.extensions["tonnage.runtime"]
+    assert isinstance(found, RuntimeSettings)
+    return found
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request for inference. `model_name`: exactly as the client wrote it, which is how replies repeat it."""
+
+    body: Body
+    model_name: str
+    keep_alive_s: float | None
+    is_cancelled: Callable[[], bool]
+    started_ns: int = field(default_factory=time.monotonic_ns)
+
+    @classmethod
+    def from_request(cls) -> Call:
+        started_ns = time.monotonic_ns()  # before the body: a slow upload is part of the total
+        body = read_body(settings().max_body_bytes)
+        keep_alive_s = parse_keep_alive(body.raw("keep_alive"))
+        return cls(body, body.text("model"), keep_alive_s, watcher(request.environ), started_ns)
+
+    @classmethod
+    def for_answer(cls) -> Call:
+        """As `from_request`; what no model could make right is refused before the model is looked for."""
+        call = cls.from_request()
+        call.body.think()
+        call.body.top_logprobs()
+        return call
+
+    def find_model(self, missing: str) -> Model:
+        """The stored model. `missing`: the route's own words for one that is not there. Raises Refused."""
+        if not self.model_name:
+            raise Refused(404, missing.format(""))
+        name = parse_name(self.model_name)
+        try:
+            return load_model(store(), name)
+        except BlobUnknown:
+            raise Refused(404, TRY_PULLING.format(self.model_name)) from None
+        except (NameUnknown, ManifestUnknown, NameInvalid):
+            raise Refused(404, missing.format(self.model_name)) from None
+
+    def options(self, model: Model) -> JSON:
+        """The request's options over the model's own. Raises OptionInvalid."""
+        given = self.body.mapping("options") or {}
+        return model.params | {key: value for key, value in given.items() if value is not None}
+
+    def lease(self, model: Model) -> tuple[Lease, SampleOptions]:
+        """A loaded runner, and what its sampler is told. The caller closes the lease."""
+        load, sample = merge_options(self.options(model))
+        try:
+            spec = model_spec(store(), model, load)
+        except BlobUnknown:
+            raise Refused(404, TRY_PULLING.format(self.model_name)) from None
+        return supervisor().lease(spec, self.keep_alive_s, is_cancelled=self.is_cancelled), sample
+
+    def load_only(self, model: Model) -> str:
+        """Load the model, or unload it for a keep-alive of 0. Returns the `done_reason` to report."""
+        if self.keep_alive_s == 0:
+            supervisor().unload(identity(model))
+            return "unload"
+        lease, _ = self.lease(model)
+        lease.close()
+        return "load"
+
+    def think(self, model: Model) -> bool | str | None:
+        """Whether, and how hard, the model is to think; a model that can does by default. Raises Refused."""
+        wanted = self.body.think()
+        can_think = "thinking" in model.capabilities
+        if wanted and not can_think:
+            raise Refused(400, f'"{self.model_name}" does not support thinking')
+        return True if wanted is None and can_think else wanted
+
+    def require(self, model: Model, capabilities: Sequence[str], verb: str) -> None:
+        """Raises Refused unless `model` can complete (in the words of `verb`) and has all of `capabilities`."""
+        if "completion" not in model.capabilities:
+            raise Refused(400, f'"{self.model_name}" does not support {verb}')
+        lacking = [
+            f"{model.name.full} does not support {each}" for each in capabilities if each not in model.capabilities
+        ]
+        if lacking:
+            raise Refused(400, "\n".join(lacking))
+
+    def refuse_format(self) -> None:
+        """Raises Refused for any output format: an answer that ignored it would look like one that obeyed."""
+        wanted = self.body.raw("format")
+        if wanted is None or wanted == "":
+            return
+        if wanted != "json" and not isinstance(wanted, dict):
+            raise Refused(500, f'invalid format: {_quoted(wanted)}; expected "json" or a valid JSON Schema object')
+        raise not_supported("format")
+
+    def reply(self, **fields: Any) -> JSON:
+        """The keys that every object of an answer begins with, and `fields`."""
+        return {"model": self.model_name, "created_at": utc_now(), **fields}
+
+    def prompt(self, lease: Lease, messages: list[JSON], render: Callable[[Sequence[JSON]], str]) -> str:
+        """The rendered prompt, of as many of the newest messages as fit the context unless `truncate` is false."""
+        if not self.body.flag("truncate", True):
+            return render(messages)
+        return fit(messages, render, lease.count, lease.context_length).prompt
+
+    def generation(self, model: Model, prompt: str, options: SampleOptions) -> GenerateRequest:
+        """What the runner is asked, apart from what /api/generate alone knows."""
+        return GenerateRequest(
+            prompt=prompt,
+            options=options,
+            shift=self.body.flag("shift", default=model.family != "deepseek2"),
+            truncate=self.body.flag("truncate", True),
+            top_logprobs=self.body.top_logprobs(),
+        )
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)[:1000]

@@ -1,0 +1,51 @@
+"""How much of each prompt is read in the next step. Pure: numbers in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TILE = 64  # llama.cpp computes attention of so many tokens or more by another kernel, whose rounding differs
+_SAME_ALONE = 256  # beyond so many cells it has one more kernel, for a token that is computed all alone
+
+
+def plan_step(decoding: int, unread: Sequence[int], limit: int) -> list[int]:
+    """How many prompt tokens each reading sequence gets in a step of at most `limit` tokens.
+
+    decoding: sequences that put in one token each; they always go first, so a long prompt never stalls them.
+    unread: prompt tokens each reading sequence still has, in order of arrival. Returns as many counts, in that order.
+    What is left is shared evenly, and what a short prompt does not need goes to longer ones: the short one answers
+    soon, and long ones move in every step. Prompts are cut between tiles, never leaving less than one at the end, so
+    that the same kernels read a prompt whoever else is there, and the answer is the same.
+    """
+    room = max(limit - decoding, 0)
+    shares = [0] * len(unread)
+    shortest_first = sorted(range(len(unread)), key=lambda index: unread[index])
+    for place, index in enumerate(shortest_first):
+        shares[index] = _slice(unread[index], room // (len(unread) - place), room)
+        room -= shares[index]
+    if unread and not any(shares):
+        shares[0] = min(unread[0], room)  # no tile fits: rather other kernels than no progress
+    return shares
+
+
+def _slice(unread: int, wanted: int, room: int) -> int:
+    """The slice nearest below `wanted` that ends between tiles, or the smallest one; 0 where that exceeds `room`."""
+    if unread <= wanted:
+        return unread
+    if unread < 2 * TILE:
+        return unread if unread <= room else 0  # no place to cut
+    whole_tiles = min(wanted, unread - TILE) // TILE * TILE
+    smallest = max(whole_tiles, TILE)
+    return smallest if smallest <= room else 0
+
+
+def reusable(shared: int, prompt: int) -> int:
+    """How many of the `shared` tokens at the beginning of a prompt of `prompt` tokens need not be computed again.
+
+    At least one is: only computing gives the logits that follow. Short prompts begin again between two tiles, which
+    leaves the answer as it was without a cache; for long ones that cannot be had, and would cost more.
+    """
+    shared = min(shared, prompt - 1)
+    if prompt < TILE or prompt > _SAME_ALONE:
+        return shared
+    return min(shared, prompt - TILE) // TILE * TILE

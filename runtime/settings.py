@@ -1,0 +1,12 @@
+"""What an operator may set about answering requests; `registry/config.py` fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """max_body_bytes: of the JSON of one request."""
+
+    max_body_bytes: int = 64 * 1024**2

@@ -1,0 +1,143 @@
+"""A loaded model that stays loaded for as long as it is held, and what it can be asked."""
+
+from __future__ import annotations
+
+import base64
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from runtime.errors import InputInvalid, RequestCancelled, RunnerGone
+from runtime.failures import failure
+from runtime.messages import Done, Embeddings, GenerateRequest, Piece
+from runtime.wire import Channel, FrameInvalid, encode_frame
+
+POLL_S = 0.1  # how often a waiting thread looks whether its client is still there
+_CONNECT_S = 10.0  # the runner takes connections between two steps, and a step of a large model is long
+_SEND_S = 30.0
+
+
+def never() -> bool:
+    """The `is_cancelled` of a request that nobody gives up."""
+    return False
+
+
+class Lease:
+    """One use of a runner. Closing it, or the end of this process, gives it back."""
+
+    def __init__(self, channel: Channel, ready: dict[str, Any], *, load_ns: int) -> None:
+        self._channel = channel
+        self._socket = str(ready["socket"])
+        self.context_length = int(ready["context_length"])
+        self.load_ns = load_ns
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def generate(self, request: GenerateRequest, *, is_cancelled: Callable[[], bool] = never) -> Iterator[Piece | Done]:
+        """The answer as it grows, a Done last. Closing the iterator ends it early and frees the slot.
+
+        Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled.
+        """
+        for event in self._stream({"op": "generate", "request": request.to_json()}, is_cancelled):
+            if event["event"] == "piece":
+                yield Piece(event["text"], event.get("logprobs"))
+            else:
+                yield Done.from_json(event)
+
+    def embed(
+        self, inputs: Sequence[str], truncate: bool = True, *, is_cancelled: Callable[[], bool] = never
+    ) -> Embeddings:
+        """A vector for each input. Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled."""
+        vectors: list[list[float]] = []
+        prompt_tokens = 0
+        for event in self._stream({"op": "embed", "inputs": list(inputs), "truncate": truncate}, is_cancelled):
+            if event["event"] == "vectors":
+                vectors += _unpack(event["data"], int(event["width"]))
+            else:
+                prompt_tokens = int(event["prompt_tokens"])
+        return Embeddings(vectors, prompt_tokens)
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids; special tokens in `text` are parsed. add_special: put those in front and at the end, too."""
+        return [int(token) for token in self._ask(op="tokenize", text=text, add_special=add_special)["tokens"]]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`, special ones spelt out. Raises InputInvalid for an id the model does not have."""
+        return str(self._ask(op="detokenize", tokens=list(tokens))["text"])
+
+    def count(self, text: str) -> int:
+        """How many tokens `text` is as a prompt, the begin token included."""
+        return int(self._ask(op="count", text=text)["tokens"])
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        answer = {}
+        for event in self._stream(request, never):
+            answer = event
+        return answer
+
+    def _stream(self, request: dict[str, Any], is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """The events of one request, up to and with its last one."""
+        try:
+            frame = encode_frame(request)
+        except FrameInvalid as error:
+            raise InputInvalid(f"the request cannot be passed on: {error}") from None
+        try:
+            channel = Channel.connect(self._socket, timeout_s=_CONNECT_S)
+        except OSError:
+            raise self._gone() from None
+        try:
+            channel.send_frame(frame, timeout_s=_SEND_S)
+            yield from self._events(channel, is_cancelled)
+        except (OSError, FrameInvalid):
+            raise self._gone() from None
+        finally:
+            channel.close()
+
+    def _events(self, channel: Channel, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        looked = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - looked >= POLL_S:
+                looked = now
+                if is_cancelled():
+                    raise RequestCancelled("request canceled")
+            try:
+                event = channel.receive(timeout_s=POLL_S)
+            except TimeoutError:
+                continue
+            if event is None:
+                raise ConnectionResetError
+            if event["event"] == "error":
+                raise failure(event)
+            yield event
+            if event["event"] == "done":
+                return
+
+    def _gone(self) -> RunnerGone:
+        """Why the runner's socket closed, if the supervisor knows already."""
+        try:
+            event = self._channel.receive(timeout_s=1.0)
+        except (OSError, FrameInvalid):
+            event = None
+        if event is not None and event.get("event") == "gone":
+            return RunnerGone(str(event["message"]))
+        return RunnerGone("the model runner has ended unexpectedly")
+
+
+def _unpack(data: str, width: int) -> list[list[float]]:
+    """Vectors of `width` from base64 of little-endian float32."""
+    flat = array("f")
+    flat.frombytes(base64.b64decode(data))
+    numbers = flat.tolist()
+    return [numbers[start : start + width] for start in range(0, len(numbers), width)]

@@ -1,0 +1,142 @@
+"""The supervisor's socket: what web workers ask, and the life of a lease, which is that of its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import InputInvalid, RuntimeFailure
+from runtime.failures import error_event
+from runtime.messages import ModelSpec
+from runtime.supervisor.fleet import Fleet
+from runtime.supervisor.runner import Runner
+from runtime.wire import FrameInvalid, encode_frame, read_frame
+
+_REQUEST_S = 10.0
+_MOST_CONNECTIONS = 4096
+
+
+class Service:
+    """Answers requests; one a connection."""
+
+    def __init__(self, fleet: Fleet, stopping: asyncio.Event) -> None:
+        self._fleet = fleet
+        self._stopping = stopping
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def listen(self, path: Path) -> asyncio.Server:
+        """Open the socket, for our own user alone: the umask is set."""
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._serve, str(path), backlog=512)
+        path.chmod(0o600)
+        return server
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        tasks = tuple(self._connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            if len(self._connections) <= _MOST_CONNECTIONS:
+                await self._answer(reader, writer)
+        except (OSError, FrameInvalid, TimeoutError, asyncio.CancelledError):
+            pass  # the client left, makes no sense, or we are closing: there is nobody to tell
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await asyncio.wait_for(read_frame(reader), _REQUEST_S)
+        if request is None:
+            return
+        try:
+            if request.get("op") == "lease":
+                await self._lease(request, reader, writer)
+                return
+            _send(writer, await self._fact(request))
+        except RuntimeFailure as error:
+            _send(writer, error_event(error))
+        await writer.drain()
+
+    async def _fact(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("op"):
+            case "ping":
+                return {"event": "done", "pid": os.getpid()}
+            case "ps":
+                return {"event": "done", "models": [loaded.to_json() for loaded in self._fleet.ps()]}
+            case "unload":
+                return {"event": "done", "was_loaded": await self._fleet.unload(str(request.get("identity")))}
+            case "stop":
+                self._stopping.set()
+                return {"event": "done"}
+            case unknown:
+                raise InputInvalid(f"the supervisor cannot do {unknown!r}")
+
+    async def _lease(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            spec = ModelSpec.from_json(request["spec"])
+            keep_alive = request.get("keep_alive")
+            keep_alive_s = None if keep_alive is None else float(keep_alive)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputInvalid(f"the lease cannot be read: {error!r}") from None
+        hang_up = asyncio.ensure_future(reader.read(1))  # a client says nothing more: readable means closed
+        try:
+            runner = await self._wait_for_runner(spec, keep_alive_s, hang_up, writer)
+            if runner is not None:
+                await self._hold(runner, hang_up, writer)
+        finally:
+            hang_up.cancel()
+
+    async def _wait_for_runner(
+        self, spec: ModelSpec, keep_alive_s: float | None, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter
+    ) -> Runner | None:
+        """The leased runner; None where the client left before it was there."""
+        lease = asyncio.ensure_future(self._fleet.lease(spec, keep_alive_s, lambda event: _send(writer, event)))
+        try:
+            await _first_of(lease, hang_up)
+        except asyncio.CancelledError:
+            lease.cancel()
+            raise
+        if lease.done():
+            return lease.result()
+        lease.cancel()
+        await asyncio.wait({lease})
+        return None
+
+    async def _hold(self, runner: Runner, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter) -> None:
+        """Keep the lease until the client hangs up; tell it if the runner ends before."""
+        ended = asyncio.ensure_future(runner.ended.wait())
+        try:
+            _send(
+                writer,
+                {
+                    "event": "ready",
+                    "socket": str(runner.socket),
+                    "context_length": runner.plan.context_length,
+                    "parallel": runner.plan.parallel,
+                },
+            )
+            await _first_of(ended, hang_up)
+            if ended.done():
+                _send(writer, {"event": "gone", "message": runner.end_message})
+                await asyncio.wait({hang_up})
+        finally:
+            ended.cancel()
+            self._fleet.release(runner)
+
+
+def _send(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+    if not writer.is_closing():
+        writer.write(encode_frame(event))
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,47 @@
+"""What the supervisor is told, once, by the process that starts it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from runtime.messages import Message
+
+_SHARE_OF_MEMORY = 0.8
+_MOST_LOADED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings(Message):
+    """How many models are loaded, for how long, and how large.
+
+    keep_alive_s: for models that do not say; negative is forever. load_timeout_s: without progress; 0 or less is none.
+    max_loaded, num_parallel, memory_budget_bytes: 0 leaves the choice to the supervisor. flash_attention: "auto", "on"
+    or "off". grace_s: for running streams when it is stopped. parent: the process whose end is also ours; 0 is none.
+    runner_env: what llama.cpp needs of the environment, such as the visible devices.
+    """
+
+    keep_alive_s: float = 300.0
+    max_loaded: int = 0
+    max_queue: int = 512
+    num_parallel: int = 0
+    load_timeout_s: float = 300.0
+    memory_budget_bytes: int = 0
+    context_length: int = 4096
+    kv_cache_type: str = "f16"
+    flash_attention: str = "auto"
+    grace_s: float = 10.0
+    parent: int = 0
+    runner_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def loaded_bound(self) -> int:
+        """How many models may be loaded at once."""
+        return self.max_loaded if self.max_loaded > 0 else _MOST_LOADED
+
+    @property
+    def budget_bytes(self) -> int:
+        """The budget as set, or most of the machine's memory."""
+        if self.memory_budget_bytes > 0:
+            return self.memory_budget_bytes
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _SHARE_OF_MEMORY)

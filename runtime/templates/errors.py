@@ -1,0 +1,12 @@
+"""What the template renderer refuses."""
+
+from __future__ import annotations
+
+from runtime.errors import RuntimeFailure
+
+
+class TemplateFailed(RuntimeFailure):
+    """The template does not parse, refuses the messages, or asks for more time or memory than a template may have.
+
+    Of the last kind `detail` says `exhausted`: another try would cost as much again.
+    """

@@ -1,0 +1,76 @@
+"""The Ollama dialect as an app of its own, on a real store, supervisor and runner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from registry.models import about, listing, show
+from runtime.api.ollama import bp
+from runtime.settings import RuntimeSettings
+from runtime.supervisor.client import Supervisor
+from storage.store import Store
+from tests.stored_models import open_store, push_layers, push_model
+from tests.tiny_gguf import write_tiny_gguf
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}"
+)
+TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture(scope="session")
+def ollama_run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("run")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runtime.supervisor", "--run-dir", str(path)],
+        stdin=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"max_loaded": 2, "num_parallel": 2, "grace_s": 0.1}).encode())
+    process.stdin.close()
+    yield path
+    process.terminate()
+    try:
+        process.wait(10)
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def ollama_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("store")
+    store = open_store(path)
+    tiny = write_tiny_gguf(path / "tiny.gguf")
+    push_model(store, "tiny", tiny, license="MIT", params='{"num_predict":4,"temperature":0.0,"mirostat":1}')
+    push_model(store, "ns/alias:v1", tiny, system="You are S.", messages='[{"role":"user","content":"STORED"}]')
+    push_model(store, "thinker", write_tiny_gguf(path / "thinker.gguf", chat_template=THINKING))
+    push_model(store, "tooled", write_tiny_gguf(path / "tooled.gguf", chat_template=TOOLS))
+    push_model(store, "bert", write_tiny_gguf(path / "bert.gguf", arch="bert", chat_template=None))
+    push_model(store, "plain", write_tiny_gguf(path / "plain.gguf", chat_template=None))
+    push_model(store, "gotemplate", write_tiny_gguf(path / "go.gguf", chat_template=None), template="<{{ .Prompt }}>")
+    push_model(store, "hostile", write_tiny_gguf(path / "hostile.gguf", chat_template="{{ ''.__class__.__mro__ }}"))
+    push_model(store, "typo", tiny, params='{"stop":"x"}')
+    push_layers(store, "image", [("application/vnd.oci.image.layer.v1.tar", b"no model")])
+    return store
+
+
+@pytest.fixture(scope="session")
+def ollama(ollama_store: Store, ollama_run_dir: Path) -> FlaskClient:
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    for blueprint in (bp, about.bp, listing.bp, show.bp):
+        app.register_blueprint(blueprint)
+    app.extensions["tonnage.store"] = ollama_store
+    app.extensions["tonnage.supervisor"] = Supervisor(ollama_run_dir)
+    app.extensions["tonnage.runtime"] = RuntimeSettings()
+    return app.test_client()

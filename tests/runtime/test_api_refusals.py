@@ -1,0 +1,80 @@
+"""What is refused, in which words. Source: the Ollama API, "Status codes and literal messages"."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.ollama_app import JSON, TOOL, post
+
+CHAT: JSON = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+GENERATE: JSON = {"model": "tiny", "prompt": "x"}
+RAW_CONFLICT = "raw mode does not support template, system, or context"
+UNSAFE = "template error: the template reaches for something it may not use"
+GO_TEMPLATE = "template error: Go templates are not evaluated by this server yet"
+FORMAT_ENDS = 'expected "json" or a valid JSON Schema object'
+TOO_LONG = "the input length exceeds the context length"
+REFUSALS = [
+    ("generate", {}, 404, "model '' not found"),
+    ("generate", {"name": "tiny"}, 404, "model '' not found"),
+    ("generate", {"model": "nope"}, 404, "model 'nope' not found"),
+    ("generate", {"model": "tiny:nope", "keep_alive": 0}, 404, "model 'tiny:nope' not found"),
+    ("generate", {"model": "a//b"}, 400, "invalid model name"),
+    ("generate", {"model": "tiny:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("generate", {"model": "bert", "prompt": "x"}, 400, '"bert" does not support generate'),
+    ("generate", {"model": "bert"}, 400, '"bert" does not support generate'),
+    ("generate", GENERATE | {"top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
+    ("generate", {"model": "nope", "top_logprobs": -1}, 400, "top_logprobs must be between 0 and 20"),
+    ("generate", GENERATE | {"raw": True, "system": "s"}, 400, RAW_CONFLICT),
+    ("generate", GENERATE | {"raw": True, "context": [1]}, 400, RAW_CONFLICT),
+    ("generate", GENERATE | {"think": True}, 400, '"tiny" does not support thinking'),
+    ("generate", GENERATE | {"suffix": "s"}, 400, "registry.ollama.ai/library/tiny:latest does not support insert"),
+    ("generate", GENERATE | {"template": "{{ .Prompt }}"}, 501, "template is not supported by this server yet"),
+    ("generate", GENERATE | {"images": ["AAAA"]}, 501, "images is not supported by this server yet"),
+    ("generate", GENERATE | {"keep_alive": "5"}, 400, 'time: missing unit in duration "5"'),
+    ("generate", GENERATE | {"options": {"num_predict": "4"}}, 500, 'option "num_predict" must be of type integer'),
+    ("generate", GENERATE | {"options": {"stop": "x"}}, 500, 'option "stop" must be of type array'),
+    ("generate", {"model": "typo", "prompt": "x"}, 500, 'option "stop" must be of type array'),
+    ("generate", {"model": "hostile", "prompt": "x"}, 500, UNSAFE),
+    ("generate", {"model": "gotemplate", "prompt": "x"}, 500, GO_TEMPLATE),
+    ("generate", {"model": "image", "prompt": "x"}, 400, "the manifest names no GGUF weights"),
+    ("chat", {}, 400, "model is required"),
+    ("chat", {"model": " "}, 400, "model is required"),
+    ("chat", CHAT | {"model": "nope"}, 404, "model 'nope' not found"),
+    ("chat", CHAT | {"model": "bert"}, 400, '"bert" does not support chat'),
+    ("chat", CHAT | {"tools": [TOOL]}, 400, "registry.ollama.ai/library/tiny:latest does not support tools"),
+    ("chat", CHAT | {"think": "low"}, 400, '"tiny" does not support thinking'),
+    ("chat", CHAT | {"format": "json"}, 501, "format is not supported by this server yet"),
+    ("chat", CHAT | {"format": {"type": "object"}}, 501, "format is not supported by this server yet"),
+    ("chat", CHAT | {"format": "xml"}, 500, 'invalid format: "\\"xml\\""; ' + FORMAT_ENDS),
+    ("chat", CHAT | {"format": []}, 500, 'invalid format: "[]"; ' + FORMAT_ENDS),
+    ("embed", {"input": "x"}, 404, 'model "" not found, try pulling it first'),
+    ("embed", {"model": "nope", "input": "x"}, 404, 'model "nope" not found, try pulling it first'),
+    ("embed", {"model": "nope", "input": 1}, 400, "invalid input type"),
+    ("embed", {"model": "bert", "input": ["x", 1]}, 400, "invalid input type"),
+    ("embed", {"model": "bert", "input": "x " * 3000, "truncate": False}, 400, TOO_LONG),
+    ("embeddings", {"prompt": "x"}, 400, "model is required"),
+    ("embeddings", {"model": "nope", "prompt": "x"}, 404, 'model "nope" not found, try pulling it first'),
+    ("show", {}, 400, "model is required"),
+    ("show", {"model": "nope"}, 404, "model 'nope:latest' not found"),
+    ("show", {"model": "a//b"}, 400, "invalid model name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "message"),
+    REFUSALS,
+    ids=[f"{route} {message[:50]}" for route, _, _, message in REFUSALS],
+)
+def test_refusals_have_the_status_and_words_of_the_dialect(
+    ollama: FlaskClient, route: str, body: JSON, status: int, message: str
+) -> None:
+    refused = post(ollama, f"/api/{route}", **body)
+
+    assert (refused.status_code, refused.json) == (status, {"error": message})
+    assert refused.content_type == "application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize("route", ["generate", "chat", "embed", "embeddings", "show"])
+def test_a_request_without_a_body_is_refused(ollama: FlaskClient, route: str) -> None:
+    assert ollama.post(f"/api/{route}").json == {"error": "missing request body"}

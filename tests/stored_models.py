@@ -1,0 +1,62 @@
+"""Models in a real store, without HTTP: what `push` leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from migrations.run import upgrade
+from storage.db import Database
+from storage.digest import Digest
+from storage.drivers.filesystem import FilesystemDriver
+from storage.reference import ModelName
+from storage.store import Store
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+OLLAMA = "application/vnd.ollama.image."
+
+
+def open_store(path: Path) -> Store:
+    """An empty store below `path`."""
+    url = f"sqlite:///{path}/tonnage.db"
+    upgrade(url)
+    return Store(Database(url), FilesystemDriver(path))
+
+
+def push_model(
+    store: Store, name: str, weights: Path | None, *, config: dict[str, Any] | None = None, **layers: str
+) -> Digest:
+    """Store a model; `layers` by Ollama kind, e.g. `system="be brief"`. Returns the manifest's digest."""
+    described = [(OLLAMA + "model", weights.read_bytes())] if weights is not None else []
+    described += [(OLLAMA + kind, text.encode()) for kind, text in layers.items()]
+    return push_layers(store, name, described, config=config or {})
+
+
+def push_layers(
+    store: Store,
+    name: str,
+    layers: list[tuple[str, bytes]],
+    *,
+    config: dict[str, Any] | None = None,
+    titles: tuple[str, ...] = (),
+) -> Digest:
+    """Store a manifest of (media type, bytes), with file names where given."""
+    target = ModelName.parse(name)
+    raw_config = json.dumps(config or {}).encode()
+    descriptors = []
+    for media_type, data in layers:
+        digest = store.blobs.put(target.repository, data).digest
+        descriptors.append({"mediaType": media_type, "digest": str(digest), "size": len(data)})
+    for descriptor, title in zip(descriptors, titles, strict=False):
+        descriptor["annotations"] = {"org.opencontainers.image.title": title}
+    digest = store.blobs.put(target.repository, raw_config).digest
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": CONFIG_TYPE, "digest": str(digest), "size": len(raw_config)},
+        "layers": descriptors,
+    }
+    raw = json.dumps(manifest).encode()
+    return store.repositories.put_manifest(target.repository, target.tag, raw, MANIFEST_TYPE).digest
