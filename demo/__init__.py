@@ -1,0 +1,1 @@
+"""The whole job with a real model, for people and for CI."""

@@ -1,0 +1,5 @@
+"""`python -m registry` is `tonnage`."""
+
+from registry.cli import main
+
+main()

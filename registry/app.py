@@ -1,0 +1,192 @@
+"""The app factory: the one place that knows every part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+
+from flask import Flask, Response, g, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from auth.access import AccessConfig, Gate, current_gate
+from auth.grants import KeyGrants
+from auth.tokens import AccessTokens, TokenSigner
+from registry import blobs, errors, manifests, referrers, tags, token, uploads
+from registry.config import Config
+from registry.models import about, listing, show
+from registry.origins import Origins
+from registry.paths import Kind, split_path
+from runtime.api import ollama
+from runtime.settings import RuntimeSettings
+from runtime.supervisor.client import Supervisor
+from storage.db import Database
+from storage.drivers.filesystem import FilesystemDriver
+from storage.errors import NameInvalid, NameUnknown
+from storage.reference import RepositoryName
+from storage.store import Store
+
+Handler = Callable[[RepositoryName, str], ResponseReturnValue]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEAD_RULES = {"/", "/api/version", "/api/tags", "/v2", "/v2/", "/v2/_catalog", "/v2/<path:rest>"}
+
+
+def create_app(config: Config) -> Flask:
+    """The whole server as a WSGI app. Opens nothing: connections are made by the first request that needs one."""
+    app = Flask(__name__, static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # tool arguments keep the order they were written in
+    app.url_map.merge_slashes = False  # a redirect would lose the body of an upload
+    _add_services(app, config)
+    errors.install(app)
+    for blueprint in (token.bp, about.bp, listing.bp, show.bp, ollama.bp):
+        app.register_blueprint(blueprint)
+    app.add_url_rule("/healthz", view_func=_healthz)
+    for rule in ("/v2", "/v2/"):
+        app.add_url_rule(rule, view_func=_ping, strict_slashes=True, endpoint=f"ping{rule}")
+    app.add_url_rule("/v2/_catalog", view_func=_catalog)
+    app.add_url_rule("/v2/<path:rest>", view_func=_dispatch, methods=_METHODS)
+    _restrict_head(app)
+    origins = Origins(config.origins, checks_host=config.is_loopback)
+    app.before_request(_identify_request)
+    app.before_request(origins.refusal)
+    app.before_request(_check_route)
+    app.after_request(_common_headers)
+    app.after_request(origins.mark)
+    return app
+
+
+def after_fork(app: Flask) -> None:
+    """In each worker: no connection of the parent's is ours."""
+    app.extensions["tonnage.store"].database.dispose()
+
+
+def _add_services(app: Flask, config: Config) -> None:
+    database = Database(config.database_url)
+    store = Store(database, FilesystemDriver(config.data_path))
+    access = AccessConfig(
+        mode=config.access,
+        is_loopback_listener=config.is_loopback,
+        trusted_proxies=config.trusted_proxies,
+        external_url=config.external_url,
+    )
+    app.extensions["tonnage.config"] = config
+    app.extensions["tonnage.store"] = store
+    app.extensions["tonnage.gate"] = Gate(
+        access,
+        database,
+        TokenSigner(config.keys_path),
+        AccessTokens(database),
+        KeyGrants(database),
+        partial(_is_private, store),
+    )
+    app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
+    app.extensions["tonnage.runtime"] = RuntimeSettings()
+
+
+def _is_private(store: Store, namespace: str) -> bool:
+    """Whether reading needs a right; what does not exist is private, so that nobody can tell the two apart."""
+    try:
+        return store.namespaces.get(namespace).is_private
+    except NameUnknown:
+        return True
+
+
+def _restrict_head(app: Flask) -> None:
+    """Flask answers HEAD wherever there is a GET; clients of the native routes are told 405 there."""
+    for rule in app.url_map.iter_rules():
+        if rule.methods is not None and rule.rule not in _HEAD_RULES:
+            rule.methods.discard("HEAD")
+
+
+def _identify_request() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else token_hex(8)
+
+
+def _check_route() -> ResponseReturnValue | None:
+    """Deny by default: what the table does not know is refused. Paths below /v2 are judged with their repository."""
+    rule = request.url_rule
+    if rule is None or rule.rule == "/v2/<path:rest>":
+        return None
+    current_gate().authorize(request.method, rule.rule)
+    return None
+
+
+def _common_headers(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "-")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if errors.is_oci_path():
+        response.headers["Docker-Distribution-API-Version"] = "registry/2.0"
+    return response
+
+
+def _healthz() -> ResponseReturnValue:
+    return Response("ok", content_type="text/plain")
+
+
+def _ping() -> ResponseReturnValue:
+    """end-1: a registry is here. Spec: "Determining Support"."""
+    return Response("{}", content_type="application/json")
+
+
+def _catalog() -> ResponseReturnValue:
+    return tags.list_repositories(_can_pull)
+
+
+def _can_pull(name: RepositoryName) -> bool:
+    return current_gate().may(name, "pull")
+
+
+HANDLERS: dict[tuple[str, Kind], Handler] = {
+    ("HEAD", Kind.BLOB): blobs.get_blob,
+    ("GET", Kind.BLOB): blobs.get_blob,
+    ("DELETE", Kind.BLOB): blobs.delete_blob,
+    ("POST", Kind.UPLOAD_START): lambda name, _: uploads.start_upload(name, _can_pull),
+    ("PATCH", Kind.UPLOAD): uploads.append_chunk,
+    ("PUT", Kind.UPLOAD): uploads.complete_upload,
+    ("GET", Kind.UPLOAD): uploads.upload_status,
+    ("HEAD", Kind.UPLOAD): uploads.upload_status,
+    ("DELETE", Kind.UPLOAD): uploads.cancel_upload,
+    ("HEAD", Kind.MANIFEST): manifests.get_manifest,
+    ("GET", Kind.MANIFEST): manifests.get_manifest,
+    ("PUT", Kind.MANIFEST): manifests.put_manifest,
+    ("DELETE", Kind.MANIFEST): manifests.delete_manifest,
+    ("GET", Kind.TAGS): tags.list_tags,
+    ("GET", Kind.REFERRERS): referrers.list_referrers,
+}
+
+
+def _dispatch(rest: str) -> ResponseReturnValue:
+    """One route for everything below a repository: the path is read from its right end, then judged, then handled."""
+    path = split_path(rest)
+    if path is None:
+        raise NotFound("no such path below /v2/")
+    handler = HANDLERS.get((request.method, path.kind))
+    if handler is None:
+        raise MethodNotAllowed([method for method, kind in HANDLERS if kind == path.kind])
+    is_read = request.method in ("GET", "HEAD")
+    try:
+        name = RepositoryName.parse(path.name)
+    except NameInvalid as error:
+        if not is_read or path.kind is Kind.REFERRERS:
+            raise
+        raise NameUnknown("no such repository", **error.detail) from None
+    _authorize(path.kind, name)
+    return handler(name, path.reference)
+
+
+def _authorize(kind: Kind, name: RepositoryName) -> None:
+    """Let the request pass, or raise with a challenge; that of a mount asks for its source as well."""
+    source = request.args.get("from") if kind is Kind.UPLOAD_START and "mount" in request.args else None
+    also: list[tuple[RepositoryName, str]] = []
+    if source is not None:
+        try:
+            also = [(RepositoryName.parse(source), "pull")]
+        except NameInvalid:
+            also = []
+    g.identity = current_gate().authorize(request.method, kind, name, also=also)

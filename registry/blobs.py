@@ -1,0 +1,119 @@
+"""Blobs on the wire: HEAD, GET with ranges, DELETE. Spec: "Pulling blobs", "Deleting Blobs"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from flask import Response, request
+from flask.typing import ResponseReturnValue
+
+from registry.errors import RangeInvalid, refusal
+from registry.ranges import ByteRange, parse_range
+from registry.services import store
+from storage.digest import Digest
+from storage.errors import BlobUnknown, DigestInvalid
+from storage.reference import RepositoryName
+
+_READ_BYTES = 2**20
+
+
+def known_digest(text: str) -> Digest:
+    """The digest to read by; one that cannot exist is simply unknown. Raises BlobUnknown."""
+    try:
+        return Digest.parse(text)
+    except DigestInvalid:
+        raise BlobUnknown("no such blob in this repository", digest=text[:256]) from None
+
+
+def get_blob(name: RepositoryName, reference: str) -> ResponseReturnValue:
+    """end-2, GET and HEAD: the bytes of a blob that this repository links to.
+
+    Raises BlobUnknown, NameUnknown.
+    """
+    digest = known_digest(reference)
+    blob = store().blobs.stat(name, digest)
+    headers = _headers(name, digest)
+    if _is_current(digest):
+        return Response(status=304, headers=headers)
+    if request.method == "HEAD":
+        store().blobs.renew_lease(name, digest)  # a client that sees the blob skips its upload
+        return _sized(Response(headers=headers), blob.size)
+    try:
+        wanted = parse_range(_honoured_range(digest), blob.size)
+    except RangeInvalid as error:
+        refused = refusal(error)
+        refused.headers["Content-Range"] = f"bytes */{blob.size}"
+        return refused
+    if wanted is None:
+        body = file_body(store().blobs.open(name, digest), blob.size)
+        return _sized(Response(body, headers=headers, direct_passthrough=True), blob.size)
+    body = file_body(store().blobs.open(name, digest, start=wanted.first), wanted.size)
+    partial = _sized(Response(body, 206, headers=headers, direct_passthrough=True), wanted.size)
+    partial.headers["Content-Range"] = _content_range(wanted, blob.size)
+    return partial
+
+
+def delete_blob(name: RepositoryName, reference: str) -> ResponseReturnValue:
+    """end-10: unlink a blob that no manifest of the repository lists. Raises BlobUnknown, BlobReferenced."""
+    store().blobs.unlink(name, known_digest(reference))
+    return Response(status=202)
+
+
+def blob_created(name: RepositoryName, digest: Digest, base_url: str) -> Response:
+    """The 201 of every way to bring a blob in."""
+    headers = {"Location": f"{base_url}/v2/{name}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
+    return Response(status=201, headers=headers)
+
+
+def file_body(file: BinaryIO, size: int) -> Iterable[bytes]:
+    """A body of `size` bytes from where `file` stands: by sendfile where server and file can."""
+    wrapper = request.environ.get("wsgi.file_wrapper")
+    if wrapper is not None and "gunicorn.socket" in request.environ and hasattr(file, "fileno"):
+        body: Iterable[bytes] = wrapper(file, _READ_BYTES)
+        return body
+    return _pieces(file, size)
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    with file:
+        while size > 0 and (piece := file.read(min(_READ_BYTES, size))):
+            size -= len(piece)
+            yield piece
+
+
+def _headers(name: RepositoryName, digest: Digest) -> dict[str, str]:
+    return {
+        "Content-Type": "application/octet-stream",
+        "Docker-Content-Digest": str(digest),
+        "ETag": f'"{digest}"',
+        "Accept-Ranges": "bytes",
+        # private: whether a stranger may read it is decided on each request, not by a shared cache
+        "Cache-Control": "private, max-age=31536000, immutable",
+        # the ollama client takes the address of its ranged requests from here, and fails without it
+        "Location": f"/v2/{name}/blobs/{digest}",
+    }
+
+
+def _sized(response: Response, size: int) -> Response:
+    response.headers["Content-Length"] = str(size)
+    return response
+
+
+def _content_range(wanted: ByteRange, size: int) -> str:
+    return f"bytes {wanted.first}-{wanted.last}/{size}"
+
+
+def _is_current(digest: Digest) -> bool:
+    """Whether If-None-Match lists this very blob; judged before Range."""
+    listed = request.headers.get("If-None-Match")
+    if listed is None:
+        return False
+    tags = {tag.strip().removeprefix("W/").strip('"') for tag in listed.split(",")}
+    return str(digest) in tags or "*" in tags
+
+
+def _honoured_range(digest: Digest) -> str | None:
+    """The Range header, unless If-Range names another state of the blob."""
+    if_range = request.headers.get("If-Range")
+    return None if if_range is not None and if_range != f'"{digest}"' else request.headers.get("Range")

@@ -1,0 +1,173 @@
+"""Commands that say who may do what: namespaces, keys and tokens, straight in the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from auth.errors import AuthError
+from auth.grants import KeyGrants
+from auth.keys import PublicKey
+from auth.tokens import AccessTokens
+from registry.cli.serve import config_of, open_database, with_config
+from storage.db import Database
+from storage.errors import StorageError
+from storage.namespaces import Namespaces
+
+_PUBKEY_MAX_BYTES = 16 * 2**10
+
+
+def register(group: click.Group) -> None:
+    group.add_command(namespace)
+    group.add_command(key)
+    group.add_command(token)
+
+
+@contextmanager
+def _database(flags: dict[str, object]) -> Iterator[Database]:
+    database = open_database(config_of(**flags))
+    try:
+        yield database
+    except (AuthError, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        database.close()
+
+
+@click.group()
+def namespace() -> None:
+    """What keys are granted to: the first part of a repository's name."""
+
+
+@namespace.command("create")
+@click.argument("name")
+@click.option("--private/--public", "is_private", default=True, help="Who may pull; private unless told otherwise.")
+@with_config
+def create_namespace(name: str, is_private: bool, **flags: object) -> None:
+    """Create namespace NAME."""
+    with _database(flags) as database:
+        Namespaces(database).create(name, is_private=is_private)
+    click.echo(f"created {name} ({'private' if is_private else 'public'})")
+
+
+@namespace.command("set")
+@click.argument("name")
+@click.option("--private/--public", "is_private", required=True)
+@with_config
+def set_namespace(name: str, is_private: bool, **flags: object) -> None:
+    """Make namespace NAME private or public."""
+    with _database(flags) as database:
+        Namespaces(database).set_private(name, is_private)
+    click.echo(f"{name} is {'private' if is_private else 'public'}")
+
+
+@namespace.command("list")
+@with_config
+def list_namespaces(**flags: object) -> None:
+    """List the namespaces."""
+    with _database(flags) as database:
+        for each in Namespaces(database).list():
+            click.echo(f"{each.name}\t{'private' if each.is_private else 'public'}")
+
+
+@click.group()
+def key() -> None:
+    """The ed25519 keys of publishers and readers."""
+
+
+@key.command("add")
+@click.argument("namespace_name", metavar="NAMESPACE")
+@click.argument("pubkey_file", type=click.Path(path_type=Path))
+@click.option("--role", type=click.Choice(["pull", "push", "admin"]), default="push", show_default=True)
+@with_config
+def add_key(namespace_name: str, pubkey_file: Path, role: str, **flags: object) -> None:
+    """Let the key in PUBKEY_FILE (an OpenSSH .pub file) into NAMESPACE."""
+    with _database(flags) as database:
+        public = PublicKey.parse(_read_text(pubkey_file))
+        KeyGrants(database).add(namespace_name, public, role)
+    click.echo(f"{public.fingerprint} may {role} in {namespace_name}")
+
+
+@key.command("list")
+@with_config
+def list_keys(**flags: object) -> None:
+    """List the keys and what each may do."""
+    with _database(flags) as database:
+        for grant in KeyGrants(database).list():
+            click.echo(f"{grant.fingerprint}\t{grant.namespace}\t{grant.role}")
+
+
+@key.command("remove")
+@click.argument("fingerprint")
+@with_config
+def remove_key(fingerprint: str, **flags: object) -> None:
+    """Take every grant from the key with FINGERPRINT."""
+    with _database(flags) as database:
+        removed = KeyGrants(database).remove(fingerprint)
+    if not removed:
+        raise click.ClickException(f"no grant of {fingerprint}; `tonnage key list` shows those there are")
+    click.echo(f"removed {fingerprint}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_PUBKEY_MAX_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+
+
+@click.group()
+def token() -> None:
+    """Access tokens for people, machines and docker login."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, type=click.Choice(["pull", "push", "delete", "infer", "admin"])
+)
+@click.option("--namespace", "namespaces", multiple=True, help="Only there; everywhere when not given.")
+@click.option("--expires", metavar="DAYSd", help="For example 90d; never when not given.")
+@with_config
+def create_token(
+    name: str, scopes: tuple[str, ...], namespaces: tuple[str, ...], expires: str | None, **flags: object
+) -> None:
+    """Create a token called NAME and print its secret, this once, on the last line."""
+    expires_at = None if expires is None else time.time() + _days(expires) * 86400
+    with _database(flags) as database:
+        secret = AccessTokens(database).create(name, scopes=scopes, namespaces=namespaces, expires_at=expires_at)
+    click.echo("The secret is not kept; this is the only time it is shown:")
+    click.echo(secret)
+
+
+@token.command("list")
+@with_config
+def list_tokens(**flags: object) -> None:
+    """List the tokens, never their secrets."""
+    with _database(flags) as database:
+        for each in AccessTokens(database).list():
+            state = "revoked" if each.revoked_at is not None else "active"
+            where = ",".join(each.namespaces) or "every namespace"
+            click.echo(f"{each.name}\t{','.join(each.scopes)}\t{where}\t{state}")
+
+
+@token.command("revoke")
+@click.argument("name")
+@with_config
+def revoke_token(name: str, **flags: object) -> None:
+    """Make the token called NAME worthless at once."""
+    with _database(flags) as database:
+        AccessTokens(database).revoke(name)
+    click.echo(f"revoked {name}")
+
+
+def _days(text: str) -> float:
+    number = text.removesuffix("d")
+    if not number.isdecimal() or not 0 < int(number) <= 36500:
+        raise click.BadParameter(f"{text!r} is not a number of days such as 90d", param_hint="--expires")
+    return float(number)

@@ -1,0 +1,214 @@
+"""Settings: the only reader of the environment. A wrong value stops the start with one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+
+from registry.remotes.settings import ClientSettings
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
+FOREVER_S = -1.0
+
+
+class ConfigInvalid(Exception):
+    """A setting has a value that makes no sense; the message names the setting and what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything `serve` can be told. Sizes in bytes, durations in seconds, 0 leaves the choice to the server."""
+
+    data: str
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 11434
+    database_url: str = ""
+    external_url: str = ""
+    access: str = "keyed"
+    allow_sparse: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    workers: int = 2
+    threads: int = 64
+    memory_budget_bytes: int = 0
+    keep_alive_s: float = 300.0
+    context_length: int = 0
+    num_parallel: int = 0
+    max_loaded_models: int = 0
+    max_queue: int = 512
+    load_timeout_s: float = 300.0
+    kv_cache_type: str = "f16"
+    flash_attention: str = "auto"
+    origins: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data)
+
+    @property
+    def keys_path(self) -> Path:
+        return self.data_path / "keys"
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback_host(self.listen_host)
+
+    @property
+    def run_path(self) -> Path:
+        """The folder of the sockets; a short one elsewhere when the data folder's path is too long for a socket."""
+        run = self.data_path / "run"
+        if len(os.fsencode(run)) + len("/runner-00000000.sock") <= _SOCKET_PATH_MAX:
+            return run
+        name = sha256(os.fsencode(run)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"tonnage-{os.getuid()}-{name}"
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> Config:
+        """The inverse of `to_json`, for the web process, which gets its settings from its parent."""
+        given = {f.name: body[f.name] for f in fields(cls) if f.name in body}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        return cls(**values)  # type: ignore[arg-type]  # written by to_json
+
+
+def is_loopback_host(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def default_data() -> Path:
+    """Where data lies when nobody says otherwise."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "tonnage"
+
+
+def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Settings from `flags` (of `serve`, None where not given), else the environment, else the defaults.
+
+    Raises ConfigInvalid, naming the setting.
+    """
+    env = os.environ if environ is None else environ
+    given = {key: str(value) for key, value in (flags or {}).items() if value is not None}
+
+    def text(key: str, default: str = "", *, fallback: str = "") -> str:
+        value = given.get(key) or env.get(f"TONNAGE_{key.upper()}") or (env.get(fallback) if fallback else "") or ""
+        return value.strip().strip("\"'") or default
+
+    data = Path(text("data") or str(default_data())).expanduser().absolute()
+    host, port = parse_listen(text("listen", "127.0.0.1:11434"))
+    config = Config(
+        data=str(data),
+        listen_host=host,
+        listen_port=port,
+        database_url=text("database_url", f"sqlite:///{data / 'tonnage.db'}"),
+        external_url=text("external_url").rstrip("/"),
+        access=_choice("TONNAGE_ACCESS", text("access", "keyed"), ("keyed", "open")),
+        allow_sparse=_boolean(text("allow_sparse", "false")),
+        trusted_proxies=_list(text("trusted_proxies")),
+        workers=_count("TONNAGE_WORKERS", text("workers", "2"), least=1, most=256),
+        threads=_count("TONNAGE_THREADS", text("threads", "64"), least=4, most=1024),
+        memory_budget_bytes=parse_size("TONNAGE_MEMORY_BUDGET", text("memory_budget", "0")),
+        keep_alive_s=parse_duration("OLLAMA_KEEP_ALIVE", text("keep_alive", "5m", fallback="OLLAMA_KEEP_ALIVE")),
+        context_length=_count(
+            "OLLAMA_CONTEXT_LENGTH", text("context_length", "0", fallback="OLLAMA_CONTEXT_LENGTH"), most=2**24
+        ),
+        num_parallel=_count("OLLAMA_NUM_PARALLEL", text("num_parallel", "0", fallback="OLLAMA_NUM_PARALLEL"), most=256),
+        max_loaded_models=_count(
+            "OLLAMA_MAX_LOADED_MODELS", text("max_loaded_models", "0", fallback="OLLAMA_MAX_LOADED_MODELS"), most=1024
+        ),
+        max_queue=_count("OLLAMA_MAX_QUEUE", text("max_queue", "512", fallback="OLLAMA_MAX_QUEUE"), most=2**20),
+        load_timeout_s=parse_duration(
+            "OLLAMA_LOAD_TIMEOUT", text("load_timeout", "5m", fallback="OLLAMA_LOAD_TIMEOUT")
+        ),
+        kv_cache_type=_choice(
+            "OLLAMA_KV_CACHE_TYPE",
+            text("kv_cache_type", "f16", fallback="OLLAMA_KV_CACHE_TYPE"),
+            ("f16", "q8_0", "q4_0"),
+        ),
+        flash_attention=_flash(text("flash_attention", "auto", fallback="OLLAMA_FLASH_ATTENTION")),
+        origins=_list(text("origins", fallback="OLLAMA_ORIGINS")),
+        log_level=_choice("TONNAGE_LOG_LEVEL", text("log_level", "info"), ("debug", "info", "warning", "error")),
+    )
+    if text("storage", "filesystem") != "filesystem":
+        raise ConfigInvalid("TONNAGE_STORAGE: this version stores in the filesystem only; leave it unset")
+    if config.external_url and not re.fullmatch(r"https?://[^/\s\"]+", config.external_url):
+        raise ConfigInvalid("TONNAGE_EXTERNAL_URL must be http(s)://host[:port], without a path")
+    if config.access == "open" and not config.is_loopback and "i_know" not in given:
+        raise ConfigInvalid(
+            "TONNAGE_ACCESS=open lets every stranger write; on a listener other than loopback it needs --i-know"
+        )
+    return config
+
+
+def client_settings(environ: Mapping[str, str] | None = None) -> ClientSettings:
+    """What client commands take from the environment. Raises ConfigInvalid."""
+    env = os.environ if environ is None else environ
+    server = (env.get("TONNAGE_SERVER") or "http://127.0.0.1:11434").rstrip("/")
+    if not re.fullmatch(r"https?://[^/\s\"@]+", server):
+        raise ConfigInvalid(f"TONNAGE_SERVER must be http(s)://host[:port], not {server!r}")
+    data = Path(env.get("TONNAGE_DATA") or str(default_data())).expanduser().absolute()
+    state = Path(env.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tonnage"
+    return ClientSettings(server=server, key_path=data / "keys" / "id_ed25519", state_dir=state)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`host:port`, IPv6 in brackets. Raises ConfigInvalid."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\s\[\]]*)):(\d{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ConfigInvalid(f"TONNAGE_LISTEN must be host:port (IPv6 in brackets), not {text!r}")
+    return match[1] or match[2] or "0.0.0.0", int(match[3])  # noqa: S104  # ":port" means every address, as asked
+
+
+def parse_size(name: str, text: str) -> int:
+    """Bytes: a number with an optional K, M, G or T (powers of 1024). Raises ConfigInvalid."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigInvalid(f"{name} must be a size such as 8G or 512M, not {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_duration(name: str, text: str) -> float:
+    """Seconds: whole seconds, or a Go duration such as 1h30m; negative means forever (-1). Raises ConfigInvalid."""
+    bare = text.strip()
+    sign, digits = (-1, bare[1:]) if bare.startswith("-") else (1, bare)
+    if digits.isdecimal():
+        return FOREVER_S if sign < 0 and int(digits) else float(digits)
+    parts = _GO_DURATION.findall(digits)
+    if not parts or "".join(number + unit for number, unit in parts) != digits:
+        raise ConfigInvalid(f"{name} must be a duration such as 5m, 1h30m or 300, not {text!r}")
+    total = sum(float(number) * _GO_UNITS_S[unit] for number, unit in parts)
+    return FOREVER_S if sign < 0 else total
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigInvalid(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+def _count(name: str, value: str, *, least: int = 0, most: int) -> int:
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise ConfigInvalid(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+    return int(value)
+
+
+def _boolean(value: str) -> bool:
+    return value.lower() not in ("", "0", "f", "false", "no", "off")
+
+
+def _flash(value: str) -> str:
+    return "auto" if value.lower() == "auto" else ("on" if _boolean(value) else "off")
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())

@@ -1,0 +1,107 @@
+"""Manifests on the wire: exact bytes in, exact bytes out. Spec: "Pulling manifests", "Pushing Manifests"."""
+
+from __future__ import annotations
+
+from flask import Response, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from registry.body import read_body
+from registry.errors import RequestInvalid
+from registry.services import config, store
+from registry.urls import base_url
+from storage.digest import Digest
+from storage.errors import DigestInvalid, ManifestTooLarge, ManifestUnknown, SizeInvalid, TagInvalid
+from storage.reference import RepositoryName, Tag, parse_reference
+from storage.repositories import StoredManifest
+
+MANIFEST_MAX_BYTES = 4 * 2**20
+_TAGS_MAX = 100
+
+
+class TooManyTags(RequestInvalid):
+    """More tag parameters than one push may have."""
+
+
+def known_reference(text: str) -> Tag | Digest:
+    """The reference to read by; one that cannot exist is simply unknown. Raises ManifestUnknown."""
+    try:
+        return parse_reference(text)
+    except (DigestInvalid, TagInvalid):
+        raise ManifestUnknown("no such manifest or tag in this repository", reference=text[:256]) from None
+
+
+def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
+    """end-3, GET and HEAD: the manifest as it was pushed, whatever Accept says. Raises ManifestUnknown, NameUnknown."""
+    wanted = known_reference(reference)
+    manifest = store().repositories.get_manifest(name, wanted)
+    headers = _headers(manifest, is_tag=isinstance(wanted, Tag))
+    if _is_current(manifest.digest):
+        return Response(status=304, headers=headers)
+    response = Response(b"" if request.method == "HEAD" else manifest.raw, headers=headers)
+    response.headers["Content-Length"] = str(len(manifest.raw))
+    return response
+
+
+def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
+    """end-7: store a manifest and move its tags, all or nothing.
+
+    Raises DigestInvalid, TagInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown.
+    """
+    target = parse_reference(reference)
+    tags = [Tag.parse(text) for text in request.args.getlist("tag")] if isinstance(target, Digest) else []
+    if len(tags) > _TAGS_MAX:
+        raise TooManyTags(f"at most {_TAGS_MAX} tags in one push", tags=len(tags))
+    manifest = store().repositories.put_manifest(
+        name,
+        target,
+        _manifest_body(),
+        request.headers.get("Content-Type"),
+        tags=tags,
+        allow_sparse=config().allow_sparse,
+    )
+    response = Response(status=201)
+    response.headers["Location"] = f"{base_url()}/v2/{name}/manifests/{manifest.digest}"
+    response.headers["Docker-Content-Digest"] = str(manifest.digest)
+    if manifest.subject is not None:
+        response.headers["OCI-Subject"] = str(manifest.subject)
+    for tag in tags:
+        response.headers.add("OCI-Tag", str(tag))
+    return response
+
+
+def delete_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
+    """end-9: a tag alone, or by digest the manifest with every tag on it. Raises ManifestUnknown, NameUnknown."""
+    store().repositories.delete_manifest(name, known_reference(reference))
+    return Response(status=202)
+
+
+def _manifest_body() -> bytes:
+    try:
+        return read_body(MANIFEST_MAX_BYTES)
+    except RequestEntityTooLarge:
+        raise ManifestTooLarge("a manifest may have at most 4 MiB", limit=MANIFEST_MAX_BYTES) from None
+    except OSError:
+        raise SizeInvalid("the body ended before its end") from None
+
+
+def _headers(manifest: StoredManifest, *, is_tag: bool) -> dict[str, str]:
+    digest = str(manifest.digest)
+    headers = {
+        "Content-Type": manifest.media_type,
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Cache-Control": "no-cache" if is_tag else "private, max-age=31536000, immutable",
+        "ollama-push-time": str(int(manifest.pushed_at)),
+    }
+    if manifest.digest.algorithm == "sha256":
+        headers["ollama-content-digest"] = manifest.digest.encoded
+    return headers
+
+
+def _is_current(digest: Digest) -> bool:
+    listed = request.headers.get("If-None-Match")
+    if listed is None:
+        return False
+    tags = {tag.strip().removeprefix("W/").strip('"') for tag in listed.split(",")}
+    return str(digest) in tags or "*" in tags

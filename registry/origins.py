@@ -1,0 +1,103 @@
+"""Which web pages may call us: the Origin and Host rules. Source: the Ollama API, "HTTP surface".
+
+A page from anywhere can make a browser send requests to this machine; without these rules an open tab could push,
+delete and ask as the user.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from flask import Response, request
+
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")  # noqa: S104  # names of ours, nothing is bound
+_APP_SCHEMES = ("app://", "file://", "tauri://", "vscode-webview://", "vscode-file://")
+_ORIGIN_SCHEMES = (
+    "http://", "https://", "chrome-extension://", "safari-extension://", "moz-extension://", "ms-browser-extension://",
+)  # fmt: skip
+_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+_STAINLESS = (
+    "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version", "Poll-Helper",
+    "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
+)  # fmt: skip
+_HEADERS = ",".join(
+    ["Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "Openai-Beta"]
+    + [f"X-Stainless-{name}" for name in _STAINLESS]
+)
+
+
+class OriginsInvalid(ValueError):
+    """An entry of OLLAMA_ORIGINS that can never match; the message says what it takes."""
+
+
+class Origins:
+    """The allowed origins, and what a request from each is answered."""
+
+    def __init__(self, extra: Sequence[str], *, checks_host: bool) -> None:
+        """extra: entries of OLLAMA_ORIGINS. checks_host: whether the listener is loopback. Raises OriginsInvalid."""
+        self._allows_all = "*" in extra
+        self._patterns = [_pattern(entry) for entry in extra if entry != "*"]
+        self._checks_host = checks_host
+
+    def refusal(self) -> Response | None:
+        """What to answer in place of a handler: 403 to a strange page, 204 to a preflight, None to go on."""
+        if self._checks_host and not _is_local_host(request.host):
+            return Response(status=403)
+        origin = request.headers.get("Origin")
+        if origin is None or origin in (f"http://{request.host}", f"https://{request.host}"):
+            return None
+        if not self.is_allowed(origin):
+            return Response(status=403)
+        if request.method == "OPTIONS":
+            preflight = Response(status=204)
+            preflight.headers["Access-Control-Allow-Methods"] = _METHODS
+            preflight.headers["Access-Control-Allow-Headers"] = _HEADERS
+            preflight.headers["Access-Control-Max-Age"] = "43200"
+            return preflight
+        return None
+
+    def is_allowed(self, origin: str) -> bool:
+        if self._allows_all or origin.startswith(_APP_SCHEMES):
+            return True
+        parts = urlsplit(origin)
+        if parts.scheme in ("http", "https") and (parts.netloc.rpartition(":")[0] or parts.netloc) in _LOCAL_HOSTS:
+            return True
+        if parts.netloc in _LOCAL_HOSTS:
+            return parts.scheme in ("http", "https")
+        return any(pattern.fullmatch(origin) for pattern in self._patterns)
+
+    def mark(self, response: Response) -> Response:
+        """Tell an allowed page that it may read the answer."""
+        origin = request.headers.get("Origin")
+        if origin is None or origin in (f"http://{request.host}", f"https://{request.host}"):
+            return response
+        if self.is_allowed(origin):
+            response.headers["Access-Control-Allow-Origin"] = "*" if self._allows_all else origin
+            response.headers.add("Vary", "Origin")
+        return response
+
+
+def _pattern(entry: str) -> re.Pattern[str]:
+    if "*" not in entry and not entry.startswith(_ORIGIN_SCHEMES):
+        raise OriginsInvalid(f"OLLAMA_ORIGINS: {entry!r} must begin with one of {', '.join(_ORIGIN_SCHEMES)}")
+    if entry.count("*") > 1:
+        raise OriginsInvalid(f"OLLAMA_ORIGINS: {entry!r} may hold one * only")
+    return re.compile(".*".join(re.escape(part) for part in entry.split("*")))
+
+
+def _is_local_host(host: str) -> bool:
+    """Whether `Host` can only have meant this machine: a name from a stranger's DNS is refused."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    name = name.strip("[]").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return (
+            name in ("", "localhost", socket.gethostname().lower())
+            or name.endswith((".localhost", ".local", ".internal"))
+        )  # fmt: skip
+    return address.is_loopback or address.is_private or address.is_unspecified

@@ -1,0 +1,33 @@
+"""Pages of a list: `n`, `last` and the Link to what follows. Spec: "Listing Tags"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from flask import request
+
+from registry.errors import PaginationInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """At most `n` entries that come after `last`."""
+
+    n: int
+    last: str | None
+
+
+def requested_page(*, default: int, most: int) -> Page:
+    """The page the query asks for; `n` over `most` is cut down to it. Raises PaginationInvalid."""
+    text = request.args.get("n")
+    if text is not None and (not text.isascii() or not text.isdecimal() or len(text) > 18):
+        raise PaginationInvalid("n must be a whole number that is not negative", n=text[:64])
+    n = default if text is None else min(int(text), most)
+    return Page(n, request.args.get("last"))
+
+
+def link_to_next(path: str, page: Page, last: str) -> dict[str, str]:
+    """The Link header of a page that ends with `last` and is not the final one."""
+    query = urlencode({"n": page.n, "last": last}, quote_via=quote)
+    return {"Link": f'<{quote(path)}?{query}>; rel="next"'}

@@ -1,0 +1,85 @@
+"""The Ollama API of a server, as far as client commands need it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from registry.remotes.answers import failure
+from registry.remotes.errors import AnswerInvalid, RemoteError
+from registry.remotes.http import Origin, Outbound, Reply
+from registry.remotes.text import one_line
+
+_MAX_ANSWER: Final = 64 * 1024 * 1024
+_MAX_LINE: Final = 8_000_000  # the limit that other clients of this API have
+_ANSWER_S: Final = 900.0  # a model may have to be loaded before the first byte
+
+
+class Api:
+    """Calls to `server` (a URL without a path). token: an access token, for servers that ask for one."""
+
+    def __init__(self, http: Outbound, server: str, token: str | None = None) -> None:
+        self._http = http
+        self.home = Origin.of(server)
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token.rpartition(':')[2]}"
+
+    def models(self, path: str) -> list[dict[str, Any]]:
+        """What `/api/tags` or `/api/ps` lists. Raises RemoteError."""
+        with self._http.request("GET", f"{self.home}{path}", headers=self._headers) as reply:
+            body = self._json(reply, path)
+        models = body.get("models")
+        if not isinstance(models, list):
+            raise AnswerInvalid(f"{self.home} answered {path} without a list of models")
+        return [model for model in models if isinstance(model, dict)]
+
+    def show(self, model: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        with self._post("/api/show", {"model": model}) as reply:
+            return self._json(reply, f"model {one_line(model)}")
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The objects of a streamed answer; closing the iterator ends the request. Raises RemoteError."""
+        with self._post(path, body) as reply:
+            if reply.status != 200:
+                raise failure(reply, f"model {one_line(str(body.get('model', '')))}")
+            for line in _lines(reply):
+                message = _parse(line, self.home)
+                if "error" in message:
+                    raise RemoteError(one_line(str(message["error"])) or f"{self.home} ended the answer with an error")
+                yield message
+
+    def _post(self, path: str, body: dict[str, Any]) -> Reply:
+        headers = {**self._headers, "Content-Type": "application/json"}
+        return self._http.request(
+            "POST", f"{self.home}{path}", headers=headers, body=json.dumps(body).encode(), read_s=_ANSWER_S
+        )
+
+    def _json(self, reply: Reply, what: str) -> dict[str, Any]:
+        if reply.status != 200:
+            raise failure(reply, what)
+        return _parse(reply.read(_MAX_ANSWER), self.home)
+
+
+def _lines(reply: Reply) -> Iterator[bytes]:
+    """Non-empty lines as they come. Raises AnswerInvalid for one too long."""
+    rest = b""
+    for piece in reply.stream():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from filter(None, lines)
+        if len(rest) > _MAX_LINE:
+            raise AnswerInvalid(f"{Origin.of(reply.url)} streams a line of more than {_MAX_LINE} bytes")
+    if rest:
+        yield rest
+
+
+def _parse(raw: bytes, home: Origin) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise AnswerInvalid(f"{home} answered with something that is not a JSON object")
+    return body

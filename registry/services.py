@@ -1,0 +1,20 @@
+"""What the handlers of a request work with; put into the app by `registry/app.py`."""
+
+from __future__ import annotations
+
+from flask import current_app
+
+from registry.config import Config
+from storage.store import Store
+
+
+def store() -> Store:
+    found = current_app.extensions["tonnage.store"]
+    assert isinstance(found, Store)
+    return found
+
+
+def config() -> Config:
+    found = current_app.extensions["tonnage.config"]
+    assert isinstance(found, Config)
+    return found

@@ -1,0 +1,194 @@
+"""Upload sessions on the wire. Spec: "Pushing blobs", "Pushing a blob in chunks"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+
+from flask import Response, g, request
+from flask.typing import ResponseReturnValue
+
+from registry.blobs import blob_created
+from registry.body import RequestBody
+from registry.errors import refusal
+from registry.services import store
+from registry.urls import base_url
+from storage.digest import Digest
+from storage.errors import (
+    BlobUnknown,
+    ChunkOutOfOrder,
+    DigestInvalid,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    StorageError,
+    UploadBusy,
+)
+from storage.reference import RepositoryName
+from storage.uploads import ChunkRange, Upload
+
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?\s*(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?")
+_IGNORED_BODY_BYTES = 64 * 2**10
+
+
+def start_upload(name: RepositoryName, can_pull: Callable[[RepositoryName], bool]) -> ResponseReturnValue:
+    """end-4 and end-11: open a session, take a whole blob, or mount one that the caller may read.
+
+    Raises DigestInvalid, SizeInvalid.
+    """
+    mount, digest = request.args.get("mount"), request.args.get("digest")
+    if mount is not None and _mount(name, Digest.parse(mount), can_pull):
+        return blob_created(name, Digest.parse(mount), base_url())
+    if digest is not None and mount is None:
+        return _with_digest(name, Digest.parse(digest))
+    algorithm = request.args.get("digest-algorithm")
+    upload = store().uploads.start(name, principal=g.identity.principal, algorithm=_algorithm(algorithm))
+    if RequestBody().discard(_IGNORED_BODY_BYTES) > _IGNORED_BODY_BYTES:
+        upload.cancel()
+        raise SizeInvalid(
+            "a body needs ?digest=; open the session first and PATCH the bytes", limit=_IGNORED_BODY_BYTES
+        )
+    return _progress(name, upload, 202)
+
+
+def append_chunk(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
+    """end-5: append the body; 202 with the offset reached.
+
+    Raises UploadUnknown, SizeInvalid; a chunk out of order is answered 416 with the offset to go on from.
+    """
+    upload = _resume(name, upload_id)
+    try:
+        upload.append(_body(), chunk=_chunk_range(), length=request.content_length)
+    except (ChunkOutOfOrder, UploadBusy) as error:
+        return _out_of_order(name, upload, error)
+    return _progress(name, upload, 202)
+
+
+def complete_upload(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
+    """end-6: append the last chunk, if any, and commit; 201 with the blob's Location.
+
+    A session whose own body did not match its digest is thrown away; one without a body is kept, the client may have
+    mistyped. A repeated PUT of a finished session gets the first answer. Raises UploadUnknown, DigestInvalid.
+    """
+    digest = Digest.parse(request.args.get("digest", ""))
+    if store().uploads.finished(name, upload_id) == digest:
+        return blob_created(name, digest, base_url())
+    upload = _resume(name, upload_id)
+    before = upload.offset
+    try:
+        if request.content_length != 0:
+            upload.append(_body(), chunk=_chunk_range(), length=request.content_length)
+    except (ChunkOutOfOrder, UploadBusy) as error:
+        return _out_of_order(name, upload, error)
+    try:
+        upload.commit(digest)
+    except DigestInvalid:
+        if upload.offset != before:
+            upload.cancel()
+        raise
+    return blob_created(name, digest, base_url())
+
+
+def upload_status(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
+    """end-13: how far the session has come. Raises UploadUnknown."""
+    return _progress(name, _resume(name, upload_id), 204)
+
+
+def cancel_upload(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
+    """end-14: give the session up and free its bytes. Raises UploadUnknown."""
+    _resume(name, upload_id).cancel()
+    return Response(status=204)
+
+
+def _resume(name: RepositoryName, upload_id: str) -> Upload:
+    return store().uploads.resume(name, upload_id, principal=g.identity.principal)
+
+
+def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
+    """POST ?digest=: the whole blob in the body, or, with an empty one, a session announced with its digest."""
+    upload = store().uploads.start(name, principal=g.identity.principal, algorithm=digest.algorithm)
+    is_chunked = bool(request.environ.get("HTTP_TRANSFER_ENCODING"))
+    if not request.content_length and not is_chunked:
+        if digest == Digest.of(b"", digest.algorithm):
+            upload.commit(digest)
+            return blob_created(name, digest, base_url())
+        if _is_linked(name, digest):
+            upload.cancel()
+            return blob_created(name, digest, base_url())
+        return _progress(name, upload, 202)
+    try:
+        upload.append(_body(), chunk=None, length=request.content_length)
+        upload.commit(digest)
+    except StorageError:
+        upload.cancel()
+        raise
+    return blob_created(name, digest, base_url())
+
+
+def _is_linked(name: RepositoryName, digest: Digest) -> bool:
+    try:
+        store().blobs.stat(name, digest)
+    except (BlobUnknown, NameUnknown):
+        return False
+    store().blobs.renew_lease(name, digest)
+    return True
+
+
+def _mount(name: RepositoryName, digest: Digest, can_pull: Callable[[RepositoryName], bool]) -> bool:
+    """Whether the blob was mounted; a source that is wrong, unknown or forbidden says no more than "not here"."""
+    source_text = request.args.get("from")
+    if source_text is None:
+        sources = store().blobs.holders(digest)
+    else:
+        try:
+            sources = [RepositoryName.parse(source_text)]
+        except NameInvalid:  # the ollama client names files and other registries' models here
+            return False
+    return any(can_pull(source) and store().blobs.mount(digest, source=source, into=name) for source in sources)
+
+
+def _algorithm(text: str | None) -> str | None:
+    if text is not None and text not in ("sha256", "sha512"):
+        raise DigestInvalid("digest-algorithm must be sha256 or sha512", algorithm=text[:64])
+    return text
+
+
+def _body() -> BinaryIO:
+    return RequestBody()  # type: ignore[return-value]  # append only reads
+
+
+def _chunk_range() -> ChunkRange | None:
+    """The Content-Range of a chunk, `<first>-<last>`. Raises ChunkOutOfOrder when it is no range."""
+    header = request.headers.get("Content-Range")
+    if header is None:
+        return None
+    match = _CONTENT_RANGE.fullmatch(header.strip())
+    if match is None or int(match[2]) < int(match[1]):
+        raise ChunkOutOfOrder("Content-Range must be <first>-<last>", content_range=header[:64])
+    return ChunkRange(int(match[1]), int(match[2]))
+
+
+def _progress(name: RepositoryName, upload: Upload, status: int) -> Response:
+    response = Response(status=status)
+    response.headers.update(_session_headers(name, upload))
+    response.headers["Content-Length"] = "0"
+    return response
+
+
+def _session_headers(name: RepositoryName, upload: Upload) -> dict[str, str]:
+    return {
+        # absolute: the ollama client resolves no relative one
+        "Location": f"{base_url()}/v2/{name}/blobs/uploads/{upload.id}",
+        "Range": f"0-{max(upload.offset - 1, 0)}",
+        "Docker-Upload-UUID": upload.id,
+        "X-Upload-Offset": str(upload.offset),  # 0-0 means no byte or one; this tells
+    }
+
+
+def _out_of_order(name: RepositoryName, upload: Upload, error: StorageError) -> Response:
+    """416 with the offset to go on from; the session lives, and what was sent in vain is read away."""
+    RequestBody().discard(2**20)
+    response = refusal(error)
+    response.headers.update(_session_headers(name, _resume(name, upload.id)))
+    return response

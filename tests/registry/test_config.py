@@ -1,0 +1,79 @@
+import pytest
+
+from registry.config import Config, ConfigInvalid, load_config, parse_duration, parse_size
+
+
+def test_the_defaults_are_the_documented_ones(tmp_path):
+    config = load_config({"data": str(tmp_path)}, {})
+
+    assert (config.listen_host, config.listen_port, config.access) == ("127.0.0.1", 11434, "keyed")
+    assert config.database_url == f"sqlite:///{tmp_path}/tonnage.db"
+    assert config.keep_alive_s == 300
+
+
+def test_flags_win_over_the_environment(tmp_path):
+    environ = {"TONNAGE_LISTEN": "127.0.0.1:1", "TONNAGE_DATA": "/elsewhere"}
+
+    config = load_config({"listen": "[::1]:2", "data": str(tmp_path), "workers": None}, environ)
+
+    assert (config.listen_host, config.listen_port, config.data) == ("::1", 2, str(tmp_path))
+
+
+def test_settings_survive_the_way_to_another_process(tmp_path):
+    config = load_config({"data": str(tmp_path)}, {"OLLAMA_ORIGINS": "https://a.example,*"})
+
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("TONNAGE_LISTEN", "nowhere", "host:port"),
+        ("TONNAGE_LISTEN", "127.0.0.1:70000", "host:port"),
+        ("TONNAGE_ACCESS", "closed", "keyed, open"),
+        ("TONNAGE_WORKERS", "0", "from 1"),
+        ("TONNAGE_WORKERS", "two", "whole number"),
+        ("TONNAGE_MEMORY_BUDGET", "lots", "size"),
+        ("TONNAGE_STORAGE", "tape", "filesystem"),
+        ("TONNAGE_EXTERNAL_URL", "example.org", "http"),
+        ("OLLAMA_KEEP_ALIVE", "5 minutes", "duration"),
+        ("OLLAMA_KV_CACHE_TYPE", "f64", "q8_0"),
+        ("OLLAMA_NUM_PARALLEL", "-1", "whole number"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_takes(tmp_path, name, value, word):
+    with pytest.raises(ConfigInvalid, match=name) as caught:
+        load_config({"data": str(tmp_path)}, {name: value})
+
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_open_access_on_the_network_needs_a_word_more(tmp_path):
+    flags = {"data": str(tmp_path), "listen": "0.0.0.0:5000", "access": "open"}
+
+    with pytest.raises(ConfigInvalid, match="--i-know"):
+        load_config(flags, {})
+
+    assert load_config({**flags, "i_know": True}, {}).access == "open"
+
+
+def test_a_long_data_path_gets_a_short_folder_for_sockets(tmp_path):
+    config = load_config({"data": str(tmp_path / ("x" * 120))}, {})
+
+    assert len(str(config.run_path)) < 80
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5m", 300), ("1h30m", 5400), ("300", 300), ("0", 0), ("-1", -1), ("-5m", -1), ("1.5s", 1.5), ("250ms", 0.25)],
+)
+def test_durations(text, seconds):
+    assert parse_duration("X", text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("512M", 2**29), ("1.5G", 3 * 2**29), ("8GiB", 2**33), ("10k", 10240)]
+)
+def test_sizes(text, size):
+    assert parse_size("X", text) == size

@@ -1,0 +1,364 @@
+"""Who we say we are, to whom, and where a server may send us."""
+
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from auth.keys import PrivateKey
+from registry.remotes.answers import session_offset
+from registry.remotes.challenge import Challenge, merged_scope, parse_challenge
+from registry.remotes.credentials import Authenticator, check_realm, parse_token
+from registry.remotes.endpoint import RemoteRepository
+from registry.remotes.errors import (
+    AnswerInvalid,
+    ConnectionCut,
+    Forbidden,
+    RealmRefused,
+    RedirectRefused,
+    TlsRefused,
+    Unauthorized,
+    Unreachable,
+    UrlInvalid,
+)
+from registry.remotes.http import Origin, Outbound, admit_hop
+from registry.remotes.text import one_line
+from storage.digest import Digest
+from storage.reference import RepositoryName
+from tests.faulty_registry import Fault, faulty_registry
+
+ABSENT = Digest.of(b"absent")
+
+
+def repository(registry, *, is_pushing=False, **credentials) -> RemoteRepository:
+    auth = Authenticator(Outbound(connect_s=2, read_s=2), **credentials)
+    return RemoteRepository(auth, registry.url, RepositoryName("a/m"), is_pushing=is_pushing)
+
+
+def test_a_key_signs_one_token_request_for_all_the_rights_a_push_needs():
+    key = PrivateKey.generate()
+    with faulty_registry(keys={key.public.fingerprint}) as registry:
+        remote = repository(registry, is_pushing=True, key=key)
+
+        assert remote.blob_size(ABSENT) is None
+        assert remote.blob_size(ABSENT) is None
+
+        [asked] = registry.token_requests
+        assert "scope=repository%3Aa%2Fm%3Apull%2Cpush&service=test" in asked
+
+
+@pytest.mark.parametrize("token", ["tng_1_secret", "alice:pass:word"])
+@pytest.mark.parametrize("asks_basic", [True, False])
+def test_an_access_token_is_the_password_where_one_is_asked_for(token, asks_basic):
+    user, _, password = token.rpartition(":") if token.count(":") == 0 else token.partition(":")
+    with faulty_registry(users={user or "token": password}, asks_basic=asks_basic) as registry:
+        assert repository(registry, token=token).blob_size(ABSENT) is None
+
+
+def test_an_unknown_key_is_told_how_it_may_be_admitted():
+    key = PrivateKey.generate()
+    with faulty_registry(keys={"SHA256:other"}) as registry, pytest.raises(Unauthorized) as refusal:
+        repository(registry, key=key).blob_size(ABSENT)
+
+    assert key.public.fingerprint in str(refusal.value)
+    assert "unknown key" in str(refusal.value)
+    assert "tonnage key add" in str(refusal.value)
+
+
+def test_a_token_that_is_refused_is_replaced_once():
+    key = PrivateKey.generate()
+    with faulty_registry(keys={key.public.fingerprint}) as registry:
+        remote = repository(registry, key=key)
+        remote.blob_size(ABSENT)
+        registry.tokens.clear()
+
+        remote.blob_size(ABSENT)
+
+        assert len(registry.token_requests) == 2
+
+
+def test_a_registry_that_never_accepts_its_own_tokens_is_given_up():
+    key = PrivateKey.generate()
+    challenge = {"WWW-Authenticate": 'Bearer realm="{}/v2/token",service="x"'}
+    with faulty_registry(keys={key.public.fingerprint}) as registry:
+        challenge["WWW-Authenticate"] = challenge["WWW-Authenticate"].format(registry.url)
+        registry.faults.append(Fault("HEAD", "blobs", status=401, headers=challenge, times=99))
+
+        with pytest.raises(Unauthorized):
+            repository(registry, key=key).blob_size(ABSENT)
+
+        assert registry.count("HEAD") == 2
+        assert len(registry.token_requests) == 1
+
+
+def test_a_403_with_a_token_ends_it():
+    key = PrivateKey.generate()
+    with faulty_registry(keys={key.public.fingerprint}) as registry:
+        registry.faults.append(Fault("HEAD", "blobs", status=403, times=99))
+
+        with pytest.raises(Forbidden):
+            repository(registry, key=key).blob_size(ABSENT)
+
+        assert registry.count("HEAD") == 1
+
+
+def test_a_token_about_to_expire_is_replaced_before_it_is_refused():
+    key, clock = PrivateKey.generate(), SimpleNamespace(now=1_700_000_000.0)
+    with faulty_registry(keys={key.public.fingerprint}) as registry:
+        remote = repository(registry, key=key, clock=lambda: clock.now)
+        remote.blob_size(ABSENT)
+        clock.now += 895
+
+        remote.blob_size(ABSENT)
+
+        assert len(registry.token_requests) == 2
+        assert registry.count("HEAD") == 3  # one challenge, not two
+
+
+def test_a_token_server_elsewhere_gets_nothing():
+    key = PrivateKey.generate()
+    with faulty_registry(keys={key.public.fingerprint}) as thief, faulty_registry(keys={"x"}) as registry:
+        registry.realm = f"{thief.url}/v2/token"
+
+        with pytest.raises(RealmRefused):
+            repository(registry, key=key).blob_size(ABSENT)
+
+        assert thief.requests == []
+
+
+@pytest.mark.parametrize(
+    "home, realm, is_fine",
+    [
+        ("https://r.example", "https://r.example/v2/token", True),
+        ("https://r.example", "https://r.example:443/v2/token", True),
+        ("http://r.example", "https://r.example:80/token", True),
+        ("https://registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("https://r.example", "http://r.example:443/v2/token", False),
+        ("https://r.example", "https://r.example:444/v2/token", False),
+        ("https://r.example", "https://r.example.evil/v2/token", False),
+        ("https://r.example", "https://auth.docker.io/token", False),
+        ("http://127.0.0.1:5000", "http://localhost:5000/v2/token", False),
+        ("https://registry-1.docker.io", "http://auth.docker.io/token", False),
+    ],
+)
+def test_realms(home, realm, is_fine):
+    if is_fine:
+        check_realm(Origin.of(home), realm)
+    else:
+        with pytest.raises(RealmRefused):
+            check_realm(Origin.of(home), realm)
+
+
+@pytest.mark.parametrize(
+    "headers, challenge",
+    [
+        (['Bearer realm="https://h/t",service="s",scope="a:b:c"'], Challenge("bearer", "https://h/t", "s", "a:b:c")),
+        (['bearer realm="https://h/t", service=s , error="x"'], Challenge("bearer", "https://h/t", "s")),
+        (['Basic realm="x"', 'Bearer realm="https://h/t"'], Challenge("bearer", "https://h/t")),
+        (['Basic realm="a \\"b\\""'], Challenge("basic", 'a "b"')),
+        (["Basic"], Challenge("basic")),
+        (["Negotiate"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_challenges(headers, challenge):
+    assert parse_challenge(headers) == challenge
+
+
+@pytest.mark.parametrize(
+    "wanted, challenged, merged",
+    [
+        ("repository:a:pull,push", "repository:a:pull", "repository:a:pull,push"),
+        ("repository:a:pull", "repository:a:pull,push", "repository:a:pull,push"),
+        ("repository:a:pull", "repository:b:pull", "repository:a:pull repository:b:pull"),
+        ("repository:a:pull", "", "repository:a:pull"),
+        ("repository:a:pull", "-", "repository:a:pull -"),
+    ],
+)
+def test_scopes_are_joined(wanted, challenged, merged):
+    assert merged_scope(wanted, challenged) == merged
+
+
+@pytest.mark.parametrize(
+    "body, answer",
+    [
+        (b'{"token":"t","expires_in":300}', ("t", 300.0)),
+        (b'{"access_token":"t"}', ("t", 60.0)),
+        (b'{"token":"t","expires_in":"soon"}', ("t", 60.0)),
+        (b'{"token":"a\\r\\nX-Evil: 1"}', None),
+        (b'{"token":5}', None),
+        (b"[]", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_token_answers(body, answer):
+    home = Origin.of("http://h")
+    if answer:
+        assert parse_token(body, home) == answer
+    else:
+        with pytest.raises(AnswerInvalid):
+            parse_token(body, home)
+
+
+@pytest.mark.parametrize(
+    "current, location, target",
+    [
+        ("http://h/a", "/b?c=d", "http://h/b?c=d"),
+        ("https://h/a", "https://cdn/x", "https://cdn/x"),
+        ("http://h/a", "https://cdn/x", "https://cdn/x"),
+        ("https://h/a", "http://h/b", "https://h/b"),
+        ("https://h:5000/a", "http://h:5000/b", "https://h:5000/b"),
+        ("https://h:5000/a", "http://h/b", "https://h:5000/b"),
+        ("https://h/a", "http://other/b", None),
+        ("https://h/a", "http://h:8080/b", None),
+        ("http://h/a", "file:///etc/passwd", None),
+        ("http://h/a", "http://user:password@h/", None),
+        ("http://h/a", "http://h:99999/", None),
+        ("http://h/a", "http://[::1/", None),
+        ("http://h/a", "http://h/a b\r\n", None),
+        ("http://h/a", "/" + "x" * 9000, None),
+    ],
+)
+def test_where_a_server_may_send_us(current, location, target):
+    if target:
+        assert admit_hop(current, location) == target
+    else:
+        with pytest.raises(RedirectRefused):
+            admit_hop(current, location)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "h:5000", "ftp://h", "http://", "http://u:p@h", "http://h:x", "http://h\n", "http://é"]
+)
+def test_what_is_no_server(url):
+    with pytest.raises(UrlInvalid):
+        Origin.of(url)
+
+
+@pytest.mark.parametrize(
+    "headers, offset",
+    [
+        ({"Range": "0-99"}, 100),
+        ({"Range": "bytes=0-99"}, 100),
+        ({"Range": "0-0"}, 0),
+        ({"Range": "0-0", "X-Upload-Offset": "1"}, 1),
+        ({"Range": "5-9"}, None),
+        ({"Range": "0--1"}, None),
+        ({"Range": "0-" + "9" * 30}, None),
+        ({}, None),
+    ],
+)
+def test_session_offsets(headers, offset):
+    reply = SimpleNamespace(header=lambda name: headers.get(name, ""))
+
+    assert session_offset(reply) == offset
+
+
+def test_words_of_a_server_are_one_printable_line():
+    assert one_line("a\x1b[2J\r\nb\u202e" + "c" * 500, 20) == "a[2J b" + "c" * 13 + "…"
+
+
+def test_nobody_there_is_one_clear_line():
+    with pytest.raises(Unreachable, match=r"cannot connect to http://127.0.0.1:1;"):
+        Outbound(connect_s=1).request("GET", "http://127.0.0.1:1/")
+
+
+@contextmanager
+def answering(*pieces: bytes):
+    """A server that says `pieces` to whoever connects, whatever is asked, and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with listener, suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                for piece in pieces:
+                    connection.sendall(piece)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    thread.join(5)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_chunked_body_is_read_whole():
+    with (
+        answering(CHUNKED, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n") as url,
+        Outbound(read_s=2).request("GET", url) as reply,
+    ):
+        assert reply.read(100) == b"abcde"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (CHUNKED, b"3\r\nabc\r\n"),
+        (CHUNKED, b"ff\r\nabc"),
+        (CHUNKED, b"zz\r\nabc"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000,),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,),
+        (b"SSH-2.0-OpenSSH_9.9\r\n",),
+        (),
+    ],
+    ids=["no-last-chunk", "cut-chunk", "no-chunk", "cut-body", "many-headers", "long-header", "no-http", "nothing"],
+)
+def test_a_broken_answer_is_a_cut_connection(pieces):
+    with answering(*pieces) as url, pytest.raises(ConnectionCut), Outbound(read_s=2).request("GET", url) as reply:
+        reply.read(1000)
+
+
+@pytest.fixture
+def tls_server(tmp_path):
+    files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")]
+    made = [
+        "-newkey",
+        "ed25519",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]
+    try:
+        subprocess.run(["openssl", "req", "-x509", *made, *files], check=True, capture_output=True, timeout=20)
+    except FileNotFoundError:
+        pytest.skip("no openssl command")
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield SimpleNamespace(url=f"https://localhost:{server.server_port}/", ca=tmp_path / "cert")
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_a_certificate_of_nobody_is_refused(tls_server):
+    with pytest.raises(TlsRefused, match="--ca-file"):
+        Outbound(connect_s=2).request("GET", tls_server.url)
+
+
+def test_a_certificate_of_a_named_authority_is_accepted(tls_server):
+    with Outbound(connect_s=2, ca_file=tls_server.ca).request("GET", tls_server.url) as reply:
+        assert reply.status == 501
+
+
+def test_https_to_a_plain_server_says_so():
+    with faulty_registry() as registry, pytest.raises(TlsRefused, match="http://"):
+        Outbound(connect_s=2).request("GET", registry.url.replace("http:", "https:"))
