@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -13,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from auth.access import AccessConfig, Gate, current_gate
-from auth.grants import KeyGrants
+from auth.grants import KeyGrants, stored_privacy
 from auth.tokens import AccessTokens, TokenSigner
 from registry import blobs, errors, manifests, referrers, tags, token, uploads
 from registry.config import Config
@@ -60,6 +59,22 @@ def create_app(config: Config) -> Flask:
     return app
 
 
+def check_settings(config: Config) -> None:
+    """What only the parts themselves can judge, before anything is started. Raises AuthError, OriginsInvalid."""
+    _access(config)
+    TokenSigner(config.keys_path)
+    Origins(config.origins, checks_host=config.is_loopback)
+
+
+def _access(config: Config) -> AccessConfig:
+    return AccessConfig(
+        mode=config.access,
+        is_loopback_listener=config.is_loopback,
+        trusted_proxies=config.trusted_proxies,
+        external_url=config.external_url,
+    )
+
+
 def after_fork(app: Flask) -> None:
     """In each worker: no connection of the parent's is ours."""
     app.extensions["tonnage.store"].database.dispose()
@@ -68,32 +83,18 @@ def after_fork(app: Flask) -> None:
 def _add_services(app: Flask, config: Config) -> None:
     database = Database(config.database_url)
     store = Store(database, FilesystemDriver(config.data_path))
-    access = AccessConfig(
-        mode=config.access,
-        is_loopback_listener=config.is_loopback,
-        trusted_proxies=config.trusted_proxies,
-        external_url=config.external_url,
-    )
     app.extensions["tonnage.config"] = config
     app.extensions["tonnage.store"] = store
     app.extensions["tonnage.gate"] = Gate(
-        access,
+        _access(config),
         database,
         TokenSigner(config.keys_path),
         AccessTokens(database),
         KeyGrants(database),
-        partial(_is_private, store),
+        stored_privacy(database),
     )
     app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
     app.extensions["tonnage.runtime"] = RuntimeSettings()
-
-
-def _is_private(store: Store, namespace: str) -> bool:
-    """Whether reading needs a right; what does not exist is private, so that nobody can tell the two apart."""
-    try:
-        return store.namespaces.get(namespace).is_private
-    except NameUnknown:
-        return True
 
 
 def _restrict_head(app: Flask) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from flask import Flask, Response, g, json, request
+from flask import Flask, Response, current_app, g, json, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -57,6 +57,8 @@ OCI_ERRORS: Mapping[type[Exception], tuple[str, int]] = {
     Unsupported: ("UNSUPPORTED", 405),
     Unauthorized: ("UNAUTHORIZED", 401),
     AccessDenied: ("DENIED", 403),
+    AuthError: ("DENIED", 403),
+    storage.StorageError: ("UNKNOWN", 500),
 }
 
 
@@ -104,14 +106,19 @@ def _expected(error: Exception) -> ResponseReturnValue:
 def _native(error: Exception) -> ResponseReturnValue:
     code = next(OCI_ERRORS[kind][1] for kind in type(error).__mro__ if kind in OCI_ERRORS)
     # 401 makes the ollama client print its own sign-in text in place of ours, so refusals of keys and tokens are 403.
-    status = 403 if isinstance(error, AuthError) else code
-    return plain_error(status, str(error))
+    status = 403 if isinstance(error, AuthError) and request.path.startswith("/api/") else code
+    response = plain_error(status, str(error))
+    if status == 401 and isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = error.challenge
+    return response
 
 
 def plain_error(status: int, message: str) -> Response:
     """The error of a face other than /v2, in its own shape."""
     if request.path.startswith("/v1/"):
-        kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
+        kind = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}.get(
+            status, "api_error"
+        )
         body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
         return Response(body, status, content_type="application/json")
     body = json.dumps({"error": message})
@@ -125,13 +132,29 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         code = {404: "NAME_UNKNOWN", 405: "UNSUPPORTED", 413: "SIZE_INVALID"}.get(error.code, "UNSUPPORTED")
         response = oci_response(error.code, [{"code": code, "message": str(error.description), "detail": {}}])
     elif isinstance(error, NotFound):
-        response = Response("404 page not found", 404, content_type="text/plain")
+        response = _without_slash() or Response("404 page not found", 404, content_type="text/plain")
     elif isinstance(error, MethodNotAllowed):
         response = Response("405 method not allowed", 405, content_type="text/plain")
     else:
         response = plain_error(error.code, str(error.description))
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _without_slash() -> Response | None:
+    """A redirect to the route of the same name without its final slash, if there is one; the query goes along."""
+    path = request.path.rstrip("/")
+    if path == request.path or not path.startswith("/"):
+        return None
+    rules = current_app.url_map.bind("")
+    try:
+        rules.match(path, method=request.method)
+    except HTTPException:
+        return None
+    query = request.query_string.decode("latin-1")
+    response = Response(status=301 if request.method == "GET" else 307)
+    response.headers["Location"] = f"{path}?{query}" if query else path
     return response
 
 

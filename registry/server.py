@@ -21,8 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from auth.errors import AuthError
 from migrations.run import upgrade
+from registry.app import check_settings
 from registry.config import Config
+from registry.origins import OriginsInvalid
 from registry.workers import GRACE_S
 
 _RESTART_PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # of a supervisor that keeps dying; the last one repeats
@@ -54,6 +57,10 @@ def serve(config: Config, *, announce: Callable[[str], None], prepare: Callable[
     prepare: called once the schema is there, before the first request. announce: prints a line for the operator.
     """
     make_folders(config)
+    try:
+        check_settings(config)
+    except (AuthError, OriginsInvalid) as error:
+        raise CannotServe(str(error)) from error
     with _locked(config.run_path / "lock"), _listener(config) as listener:
         try:
             upgrade(config.database_url)

@@ -117,7 +117,8 @@ class Blobs:
                 raise BlobReferenced("a manifest of the repository needs the blob", digest=str(digest))
             blob_ids = select(Blob.id).join(Object).where(Blob.digest == str(digest), Object.state == LIVE)
             gone = delete(BlobLink).where(BlobLink.repository_id == repository_id, BlobLink.blob_id.in_(blob_ids))
-            if session.execute(gone.execution_options(synchronize_session=False)).rowcount == 0:  # type: ignore[attr-defined]
+            gone = gone.execution_options(synchronize_session=False)
+            if session.execute(gone.returning(BlobLink.blob_id)).first() is None:
                 raise BlobUnknown("no such blob in this repository", digest=str(digest))
 
     def renew_lease(self, name: RepositoryName, digest: Digest) -> BlobInfo:

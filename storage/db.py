@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from storage.errors import StorageFull, StorageUnavailable
 
 _BUSY_TIMEOUT_S: Final = 15
-_WRITES: Final = "tonnage_writes"
+_BEGIN: Final = "tonnage_begin"
 
 BigId: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only in INTEGER keys
 
@@ -51,7 +51,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 16) -> None:
         self.engine = _engine(url, pool_size)
         self._reads = self.engine
-        self._writes = self.engine.execution_options(**{_WRITES: True})
+        self._writes = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        self._single = self.engine.execution_options(**{_BEGIN: None})
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -67,8 +68,11 @@ class Database:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A bare reading connection, for the few hot queries where a session would cost more than the query."""
-        with _refusals(), self._reads.connect() as connection:
+        """A bare reading connection, for hot queries that a session would make slower than they are.
+
+        On SQLite each query sees the latest rows: use `read()` where two queries must agree.
+        """
+        with _refusals(), self._single.connect() as connection:
             yield connection
 
     def dispose(self) -> None:
@@ -107,22 +111,23 @@ def _engine(url: str, pool_size: int) -> Engine:
     )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", begin_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own; `begin_sqlite` does
+    connection.isolation_level = None  # the driver begins no transactions of its own; `_begin_sqlite` does
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1000}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # what was answered 201 survives a power cut
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     """A write that began as a read cannot wait for the lock: SQLite would fail it at once."""
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+    if statement is not None:
+        connection.exec_driver_sql(statement)
 
 
 @contextmanager

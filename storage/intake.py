@@ -64,8 +64,8 @@ class Intake:
         self._hasher = hasher
         self._marks = marks
         self._is_hinted = hasher.algorithms == {"sha512"}
-        self._saved_at = time.monotonic()
-        self.saved = offset  # durable, and in the row
+        self._checked = offset  # of the last checkpoint that was begun
+        self._checked_at = time.monotonic()
         self.offset = offset
 
     def run(self, stream: BinaryIO, *, limit: int | None) -> None:
@@ -74,28 +74,35 @@ class Intake:
         Reads at most one byte past `limit` bytes, so that the caller can tell a body that is too long.
         """
         left = None if limit is None else limit + 1
-        with HashThread(self._hasher) as hashing:
+        checkpoint: Future[None] | None = None
+        # The disk works on a checkpoint in the second pool while the next bytes are read, written and hashed.
+        with HashThread(self._hasher) as hashing, ThreadPoolExecutor(1, thread_name_prefix="sync") as syncing:
             while block := stream.read(READ_BYTES if left is None else min(READ_BYTES, left)):
                 self._claim.keep()
                 self._writer.write(block)
                 hashing.update(block)
                 self.offset += len(block)
                 left = None if left is None else left - len(block)
-                if self.offset - self.saved >= SAVE_BYTES or time.monotonic() - self._saved_at >= SAVE_S:
+                if self.offset - self._checked >= SAVE_BYTES or time.monotonic() - self._checked_at >= SAVE_S:
                     hashing.settle()
-                    self._claim.save(**self._progress())
-                    self.saved, self._saved_at = self.offset, time.monotonic()
+                    if checkpoint is not None:
+                        checkpoint.result()  # at most one is under way
+                    checkpoint = syncing.submit(self._save, self._progress())
+                    self._checked, self._checked_at = self.offset, time.monotonic()
+            if checkpoint is not None:
+                checkpoint.result()
 
     def finish(self, **marks: object) -> None:
         """Save what was appended, with these last marks, and release the claim. Call also after `run` raised."""
+        self._writer.sync()
         self._claim.release(**self._progress() | marks)
-        self.saved = self.offset
+
+    def _save(self, progress: dict[str, object]) -> None:
+        """Bytes first, then the row that says they are there."""
+        self._writer.sync()
+        self._claim.save(**progress)
 
     def _progress(self) -> dict[str, object]:
-        """Bytes first: they are durable when this returns, and the row may say that they are there."""
-        if self.offset == self.saved:
-            return {}
         if self.offset > BOTH_BYTES and not self._is_hinted:
             self._hasher.drop("sha512")
-        self._writer.sync()
         return {"offset": self.offset, "states": self._hasher.states(), **self._marks}

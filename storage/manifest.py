@@ -107,9 +107,8 @@ class Manifest:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers, each digest once."""
-        listed = (*((self.config,) if self.config else ()), *self.layers)
-        return tuple({descriptor.digest: descriptor for descriptor in reversed(listed)}.values())
+        """Config and layers, each descriptor once; one digest may still stand in several that differ."""
+        return tuple(dict.fromkeys((*((self.config,) if self.config else ()), *self.layers)))
 
     @property
     def required_blobs(self) -> tuple[Descriptor, ...]:

@@ -49,9 +49,8 @@ def store_manifest(
         _check_present(session, repository_id, manifest, held)
     now = time.time()
     manifest_id = _upsert(session, repository_id, received, now)
-    blobs = (
-        {"digest": str(blob.digest), "blob_id": held.get(str(blob.digest), (None, 0))[0]} for blob in manifest.blobs
-    )
+    digests = dict.fromkeys(str(blob.digest) for blob in manifest.blobs)
+    blobs = ({"digest": digest, "blob_id": held.get(digest, (None, 0))[0]} for digest in digests)
     _replace(session, ManifestBlob, manifest_id, blobs)
     children = dict.fromkeys(str(child.digest) for child in manifest.children)
     _replace(session, ManifestChild, manifest_id, ({"digest": child} for child in children))

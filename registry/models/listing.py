@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from flask import Blueprint, Response
 
+from auth.access import current_gate
 from registry.services import store
 from runtime.api.durations import local_time
 from runtime.api.replies import one_object
@@ -26,8 +28,9 @@ log = logging.getLogger("tonnage.models")
 
 @bp.get("/api/tags")
 def tags() -> Response:
-    """The stored models, the newest first; images and other artifacts are not among them."""
-    rows = sorted(_rows(), key=lambda row: -int(row.updated_at))
+    """The stored models that the caller may see, the newest first; images and other artifacts are not among them."""
+    may_see = cache(current_gate().may_see)
+    rows = sorted((row for row in _rows() if may_see(row.repository)), key=lambda row: -int(row.updated_at))
     entries = (_entry(row) for row in rows)
     return one_object({"models": [entry for entry in entries if entry is not None]})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from auth.access import Right, current_gate
 from registry.models.texts import modelfile_text, parameters_text, template_text
 from registry.services import store
 from runtime.api.durations import local_time
@@ -41,6 +42,7 @@ def show() -> Response:
     if not asked:
         raise Refused(400, "model is required")
     name = parse_name(asked)
+    current_gate().check(Right.READ_MODELS, (name.repository, "pull"))
     try:
         model = load_model(store(), name)
     except (NameUnknown, ManifestUnknown, BlobUnknown, NameInvalid):

@@ -148,6 +148,8 @@ class Authenticator:
             return Unauthorized(f"{line}; check the token in --token-file, its scopes and its namespaces")
         if self._key is None:
             return Unauthorized(f"{line}; give a key with --key or a token with --token-file")
+        if self._key.public.fingerprint in line:
+            return Unauthorized(line)  # a server that names the key says itself how it is admitted
         return Unauthorized(
             f"{line}; this key is {self._key.public.fingerprint}, its owner's server admits it by "
             "`tonnage key add NAMESPACE PUBKEY_FILE`"

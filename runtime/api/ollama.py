@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from auth.access import current_gate
 from runtime.api.chat import chat
 from runtime.api.durations import local_time
 from runtime.api.embed import embed, embeddings
@@ -12,14 +13,16 @@ from runtime.api.replies import one_object, refusal
 from runtime.api.serving import supervisor
 from runtime.errors import RuntimeFailure
 from storage.errors import StorageError
+from storage.reference import ModelName
 
 bp = Blueprint("ollama", __name__)
 
 
 @bp.get("/api/ps")
 def ps() -> Response:
-    """The loaded models, the one that stays longest first."""
-    loaded = sorted(supervisor().ps(), key=lambda model: -model.expires_at)
+    """The loaded models that the caller may see, the one that stays longest first."""
+    visible = [model for model in supervisor().ps() if current_gate().may_see(ModelName.parse(model.name).repository)]
+    loaded = sorted(visible, key=lambda model: -model.expires_at)
     models = [
         {
             "name": model.name,

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import current_app, request
 
+from auth.access import Right, current_gate
 from runtime.api.disconnect import watcher
 from runtime.api.durations import parse_keep_alive, utc_now
 from runtime.api.errors import Refused, not_supported
@@ -75,10 +76,11 @@ class Call:
         return call
 
     def find_model(self, missing: str) -> Model:
-        """The stored model. `missing`: the route's own words for one that is not there. Raises Refused."""
+        """The stored model. `missing`: the route's own words for one that is not there. Raises Refused, AccessDenied."""
         if not self.model_name:
             raise Refused(404, missing.format(""))
         name = parse_name(self.model_name)
+        current_gate().check(Right.INFER, (name.repository, "infer"))  # first: a refusal tells nothing of what is here
         try:
             return load_model(store(), name)
         except BlobUnknown:

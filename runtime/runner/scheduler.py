@@ -42,10 +42,10 @@ def _slice(unread: int, wanted: int, room: int) -> int:
 def reusable(shared: int, prompt: int) -> int:
     """How many of the `shared` tokens at the beginning of a prompt of `prompt` tokens need not be computed again.
 
-    At least one is: only computing gives the logits that follow. Short prompts begin again between two tiles, which
-    leaves the answer as it was without a cache; for long ones that cannot be had, and would cost more.
+    At least one is: only computing gives the logits that follow. Short prompts begin again between two tiles, after
+    tokens that were read in whole ones: the answer is what it would be without a cache. For long ones that cannot be
+    had, and would cost more.
     """
-    shared = min(shared, prompt - 1)
-    if prompt < TILE or prompt > _SAME_ALONE:
-        return shared
-    return min(shared, prompt - TILE) // TILE * TILE
+    if prompt > _SAME_ALONE:
+        return min(shared, prompt - 1)
+    return max(min(shared, prompt - TILE), 0) // TILE * TILE

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from storage import layout
 from storage.drivers.protocol import StagedWriter, check_key
-from storage.errors import KeyUnknown, StorageFull, StorageUnavailable
+from storage.errors import KeyUnknown, StorageError, StorageFull, StorageUnavailable
 
 _COPY_BYTES: Final = 1024 * 1024
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -37,6 +37,7 @@ class _Writer:
     def __init__(self, key: str, file: BinaryIO) -> None:
         self._key = key
         self._file = file
+        self._refusal: StorageError | None = None
 
     def write(self, data: bytes) -> None:
         with _refusals(self._key):
@@ -45,8 +46,14 @@ class _Writer:
                 written += self._file.write(data[written:])
 
     def sync(self) -> None:
-        with _refusals(self._key):
-            os.fsync(self._file.fileno())
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            with _refusals(self._key):
+                os.fsync(self._file.fileno())
+        except StorageError as refusal:
+            self._refusal = refusal  # the kernel tells once, and calls the lost pages clean the next time
+            raise
 
 
 class FilesystemDriver:
@@ -155,8 +162,7 @@ class FilesystemDriver:
             if not target.parent.is_dir():
                 self._make_folders(target.parent)
             source.rename(target)
-            _sync_folder(target.parent)
-            _sync_folder(source.parent)
+            _sync_folder(target.parent)  # the old name may come back, which only leaves something to sweep
 
     def _make_folders(self, folder: Path) -> None:
         for parent in (*reversed(folder.relative_to(self._objects).parents), folder.relative_to(self._objects)):

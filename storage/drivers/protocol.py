@@ -18,7 +18,7 @@ class StagedWriter(Protocol):
         """Add all of `data`. Raises StorageFull; what `sync` made durable is safe then."""
 
     def sync(self) -> None:
-        """Return when everything written so far survives a power cut."""
+        """Return when everything written so far survives a power cut. Once refused, it is refused for good."""
 
 
 class Driver(Protocol):

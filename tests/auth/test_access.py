@@ -5,6 +5,7 @@ import base64
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from auth.errors import AccessDenied
 from auth.keys import PrivateKey
@@ -312,8 +313,6 @@ def test_no_authorization_header_breaks_the_gate(door, text):
 
 
 def test_the_gate_asks_the_database_little(door, tokens, database):
-    from sqlalchemy import event
-
     secret = tokens.create("ci", scopes=["pull"])
     queries: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda _c, _k, text, *_: queries.append(text))

@@ -202,8 +202,8 @@ def forged(signer: TokenSigner, folder: Path, attack: str) -> str:
     "attack",
     [
         "alg none", "alg none, signature kept", "HS256 with the public key", "RS256", "another key under our id",
-        "another key under its own id", "key in the header", "id is a path", "claims changed", "another issuer", "no end",
-        "critical extension",
+        "another key under its own id", "key in the header", "id is a path", "claims changed", "another issuer",
+        "no end", "critical extension",
     ],
 )  # fmt: skip
 def test_a_forged_bearer_token_is_refused(signer, tmp_path, attack):
@@ -258,7 +258,10 @@ def test_a_damaged_key_stops_the_start(tmp_path):
 
 
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path):
-    program = "import sys; from pathlib import Path; from auth.key_set import KeySet; print(KeySet(Path(sys.argv[1])).signing_id)"
+    program = (
+        "import sys; from pathlib import Path; from auth.key_set import KeySet; "
+        "print(KeySet(Path(sys.argv[1])).signing_id)"
+    )
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / "keys")],

@@ -12,6 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from auth.access import AccessConfig, Gate
+from auth.grants import KeyGrants, stored_privacy
+from auth.tokens import AccessTokens, TokenSigner
 from registry.models import about, listing, show
 from runtime.api.ollama import bp
 from runtime.settings import RuntimeSettings
@@ -64,12 +67,20 @@ def ollama_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+def open_gate(store: Store, keys: Path) -> Gate:
+    """Who may do what is tested elsewhere."""
+    database = store.database
+    grants, tokens = KeyGrants(database), AccessTokens(database)
+    return Gate(AccessConfig(mode="open"), database, TokenSigner(keys), tokens, grants, stored_privacy(database))
+
+
 @pytest.fixture(scope="session")
-def ollama(ollama_store: Store, ollama_run_dir: Path) -> FlaskClient:
+def ollama(ollama_store: Store, ollama_run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     for blueprint in (bp, about.bp, listing.bp, show.bp):
         app.register_blueprint(blueprint)
+    app.extensions["tonnage.gate"] = open_gate(ollama_store, tmp_path_factory.mktemp("keys"))
     app.extensions["tonnage.store"] = ollama_store
     app.extensions["tonnage.supervisor"] = Supervisor(ollama_run_dir)
     app.extensions["tonnage.runtime"] = RuntimeSettings()

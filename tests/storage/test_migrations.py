@@ -1,0 +1,102 @@
+"""The schema goes up and down, and is what the models say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect
+
+import auth.models
+import storage.models
+from migrations.run import current, downgrade, head, upgrade
+from storage.db import Base, Database, create_sqlite_or_postgresql_engine
+from storage.errors import StorageUnavailable
+from storage.store import Store
+
+ROOT = Path(__file__).parents[2]
+assert auth.models and storage.models  # their tables are in Base.metadata now
+
+
+def test_up_and_down_with_rows_and_up_again(empty_url, driver, name):
+    upgrade(empty_url)
+    assert current(empty_url) == head()
+    database = Database(empty_url)
+    Store(database, driver).blobs.put(name, b"x")
+    database.close()
+
+    downgrade(empty_url, "base")
+
+    assert current(empty_url) is None
+    engine = create_sqlite_or_postgresql_engine(empty_url)
+    assert set(inspect(engine).get_table_names()) <= {"alembic_version"}
+    engine.dispose()
+    upgrade(empty_url)
+    assert current(empty_url) == head()
+
+
+def test_the_store_works_with_its_own_first_step_alone(empty_url, driver, name):
+    upgrade(empty_url, "0001")
+    database = Database(empty_url)
+
+    assert Store(database, driver).blobs.put(name, b"x").size == 1
+    database.close()
+
+
+def test_migrated_tables_are_what_the_models_say(database_url):
+    engine = create_sqlite_or_postgresql_engine(database_url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    engine.dispose()
+
+
+def test_upgrading_again_keeps_the_rows(database_url, driver, name):
+    database = Database(database_url)
+    blob = Store(database, driver).blobs.put(name, b"x")
+
+    upgrade(database_url)
+
+    assert Store(database, driver).blobs.stat(name, blob.digest) == blob
+    database.close()
+
+
+def test_processes_that_start_at_once_all_find_the_schema(empty_url):
+    program = "import sys; from migrations.run import upgrade; upgrade(sys.argv[1])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    processes = [subprocess.Popen([sys.executable, "-c", program, empty_url], env=environment) for _ in range(3)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert current(empty_url) == head()
+
+
+def test_a_migration_that_breaks_a_reference_is_undone(tmp_path, sqlite_template):
+    path = tmp_path / "broken.db"
+    path.write_bytes(sqlite_template)
+    url = f"sqlite:///{path}"
+    engine = create_engine(url)
+    with engine.begin() as connection:  # foreign keys are off on a bare connection
+        connection.exec_driver_sql("INSERT INTO blobs (digest, object_id) VALUES ('x', 7)")
+    engine.dispose()
+
+    with pytest.raises(StorageUnavailable):
+        upgrade(url)
+
+
+@pytest.mark.parametrize("url", ["", "mysql://x/y", "not a url"])
+def test_a_url_we_do_not_know_is_refused(url):
+    with pytest.raises(StorageUnavailable):
+        upgrade(url)
+    with pytest.raises(StorageUnavailable):
+        Database(url)
+
+
+def test_a_database_that_cannot_be_opened_says_so(tmp_path):
+    with pytest.raises(StorageUnavailable):
+        upgrade(f"sqlite:///{tmp_path}/no/such/folder/t.db")
+    with pytest.raises(StorageUnavailable), Database(f"sqlite:///{tmp_path}/no/t.db").read() as session:
+        session.connection()
