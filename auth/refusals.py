@@ -56,4 +56,7 @@ def wanted_scopes(right: Right, wanted: Sequence[Wanted], also: Sequence[Wanted]
     first = [
         Scope.of("repository", name.text, actions if actions is not None else (action,)) for name, action in wanted
     ]
-    return (*first, *(Scope.of("repository", name.text, (action,)) for name, action in also))
+    merged: dict[str, set[str]] = {}
+    for scope in (*first, *(Scope.of("repository", name.text, (action,)) for name, action in also)):
+        merged.setdefault(scope.name, set()).update(scope.actions)
+    return tuple(Scope.of("repository", name, actions) for name, actions in merged.items())

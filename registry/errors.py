@@ -58,6 +58,7 @@ OCI_ERRORS: Mapping[type[Exception], tuple[str, int]] = {
     Unauthorized: ("UNAUTHORIZED", 401),
     AccessDenied: ("DENIED", 403),
     AuthError: ("DENIED", 403),
+    storage.NameTaken: ("DENIED", 409),
     storage.StorageError: ("UNKNOWN", 500),
 }
 

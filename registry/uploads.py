@@ -59,7 +59,7 @@ def append_chunk(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
     """
     upload = _resume(name, upload_id)
     try:
-        upload.append(_body(), chunk=_chunk_range(), length=request.content_length)
+        upload.append(_body(), chunk=_chunk_range(), length=request.content_length, may_repeat=_may_repeat())
     except (ChunkOutOfOrder, UploadBusy) as error:
         return _out_of_order(name, upload, error)
     return _progress(name, upload, 202)
@@ -167,6 +167,11 @@ def _chunk_range() -> ChunkRange | None:
     if match is None or int(match[2]) < int(match[1]):
         raise ChunkOutOfOrder("Content-Range must be <first>-<last>", content_range=header[:64])
     return ChunkRange(int(match[1]), int(match[2]))
+
+
+def _may_repeat() -> bool:
+    """The ollama client sends a part again when its answer got lost; refused, it would give the push up."""
+    return "X-Redirect-Uploads" in request.headers
 
 
 def _progress(name: RepositoryName, upload: Upload, status: int) -> Response:

@@ -18,7 +18,7 @@ from storage.claims import Claim, claimed
 from storage.db import Database
 from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
 from storage.drivers.protocol import Driver
-from storage.errors import ChunkOutOfOrder, DigestInvalid, SizeInvalid, UploadBusy, UploadUnknown
+from storage.errors import ChunkOutOfOrder, DigestInvalid, SizeInvalid, StorageFull, UploadBusy, UploadUnknown
 from storage.intake import READ_BYTES, Intake
 from storage.models import Repository
 from storage.models import Upload as Row
@@ -148,16 +148,29 @@ class Upload:
             states = claim.row.states if chunk is None else self._enter(claim, chunk, may_repeat=may_repeat)
             size = length if chunk is None else chunk.size
             marks = {"chunk_start": chunk and self.offset, "chunk_states": states if chunk else None, "chunk_end": None}
-            with self._driver.append(claim.row.handle, at=self.offset) as writer:
-                intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
-                try:
-                    intake.run(stream, limit=size)
-                except BaseException:
-                    intake.finish()
-                    self.offset = intake.offset
-                    raise
-                self._finish(intake, states, size, is_chunk=chunk is not None, is_announced=length is not None)
+            try:
+                with self._driver.append(claim.row.handle, at=self.offset) as writer:
+                    intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
+                    try:
+                        intake.run(stream, limit=size)
+                    except BaseException:
+                        intake.finish()
+                        self.offset = intake.offset
+                        raise
+                    self._finish(intake, states, size, is_chunk=chunk is not None, is_announced=length is not None)
+            except StorageFull:
+                self._make_room(claim)
+                raise
         return self.offset
+
+    def _make_room(self, claim: Claim) -> None:
+        """Cut off the bytes that no row tells of: they may fill the very disk that the row needs to let go."""
+        if not claim.is_held:
+            return  # all that arrived was saved, and the next writer may be at work
+        with self._database.connect() as connection:
+            self.offset = connection.execute(select(Row.offset).where(Row.id == self.id)).scalar_one()
+        with self._driver.append(claim.row.handle, at=self.offset):
+            pass
 
     def _enter(self, claim: Claim, chunk: ChunkRange, *, may_repeat: bool) -> dict[str, str]:
         """The hash states where `chunk` begins; the session steps back if it must. Raises ChunkOutOfOrder."""

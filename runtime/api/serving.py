@@ -76,7 +76,7 @@ class Call:
         return call
 
     def find_model(self, missing: str) -> Model:
-        """The stored model. `missing`: the route's own words for one that is not there. Raises Refused, AccessDenied."""
+        """The stored model. `missing`: the route's words for one that is not there. Raises Refused, AccessDenied."""
         if not self.model_name:
             raise Refused(404, missing.format(""))
         name = parse_name(self.model_name)

@@ -24,6 +24,7 @@ from runtime.supervisor.service import Service
 from runtime.supervisor.settings import SupervisorSettings
 
 _SETTINGS_BYTES = 1024 * 1024
+_SOCKET_PATH_BYTES = 107  # of sun_path, on Linux
 _LOCK_S = 5.0  # a predecessor that is being killed lets go within this
 
 
@@ -36,6 +37,9 @@ def main() -> int:
         die_with_parent(settings.parent)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.umask(0o077)
+    if len(os.fsencode(run_dir / "r9999999-999999.sock")) > _SOCKET_PATH_BYTES:
+        logging.error("the run directory has too long a path for sockets: %s", run_dir)
+        return 2
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (run_dir / "supervisor.lock").open("a+") as lock:
         if not take(lock):

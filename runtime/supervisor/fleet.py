@@ -113,6 +113,10 @@ class Fleet:
         await _all_ended(runners, _END_S)
 
     def _pump(self) -> None:
+        """Move the queue as far as it goes now."""
+        for pending in tuple(self._queue):
+            if pending.granted.done():  # given up; its task has not run yet
+                self._queue.remove(pending)
         self._share_all()
         while self._queue:
             head = self._queue[0]
@@ -191,8 +195,6 @@ class Fleet:
         started = time.monotonic()
         try:
             await runner.load(self._settings, lambda event: self._tell(runner, event))
-            if runner.is_ending:
-                runner.end()  # told to before there was a process to kill
         except LoadFailed as error:
             log.warning("load failed name=%s error=%s", runner.spec.name, error)
             runner.end()

@@ -66,7 +66,7 @@ class Runner:
 
     def loaded(self) -> Loaded:
         """What /api/ps shows."""
-        expires_at = self.used_at + (self.keep_alive_s if self.keep_alive_s >= 0 else _FOREVER_S)
+        expires_at = self.used_at + (min(self.keep_alive_s, _FOREVER_S) if self.keep_alive_s >= 0 else _FOREVER_S)
         return Loaded(
             name=self.spec.name,
             digest=self.spec.digest,
@@ -84,6 +84,8 @@ class Runner:
             self._launched = await launch(self._settings(settings), name=self.spec.name, extra_env=settings.runner_env)
         except OSError as error:
             raise LoadFailed(f"the model runner cannot be started: {error.strerror}") from None
+        if self.is_ending:
+            self.end()  # told to before there was a process to kill
         timeout_s = settings.load_timeout_s if settings.load_timeout_s > 0 else None
         while True:
             try:

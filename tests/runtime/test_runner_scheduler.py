@@ -1,0 +1,127 @@
+"""What goes into a step, and which slot a prompt gets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.runner.scheduler import TILE, plan_step, reusable
+from runtime.runner.slots import Slots
+
+lengths = st.lists(st.integers(1, 5000), max_size=12)
+
+
+@given(decoding=st.integers(0, 16), unread=lengths, limit=st.integers(1, 2048))
+def test_a_step_is_never_too_large_and_always_moves(decoding: int, unread: list[int], limit: int) -> None:
+    shares = plan_step(decoding, unread, limit)
+
+    assert len(shares) == len(unread)
+    assert all(0 <= share <= left for share, left in zip(shares, unread, strict=True))
+    assert sum(shares) <= max(limit - decoding, 0)
+    assert any(shares) or not unread or decoding >= limit
+
+
+@given(unread=st.lists(st.integers(1, 5000), min_size=1, max_size=12), decoding=st.integers(0, 16))
+def test_prompts_are_cut_between_tiles_only(unread: list[int], decoding: int) -> None:
+    shares = plan_step(decoding, unread, 512)
+
+    for share, left in zip(shares, unread, strict=True):
+        assert share in (0, left) or (share % TILE == 0 and left - share >= TILE)
+
+
+@given(unread=st.lists(st.integers(1, 5000), min_size=1, max_size=12), decoding=st.integers(0, 16))
+def test_every_prompt_is_read_in_the_end(unread: list[int], decoding: int) -> None:
+    for _ in range(sum(unread)):
+        unread = [left - share for left, share in zip(unread, plan_step(decoding, unread, 512), strict=True)]
+        unread = [left for left in unread if left]
+        if not unread:
+            break
+
+    assert not unread
+
+
+@pytest.mark.parametrize(
+    ("decoding", "unread", "limit", "shares"),
+    [
+        pytest.param(3, [], 512, [], id="nobody reads"),
+        pytest.param(0, [600], 512, [512], id="alone"),
+        pytest.param(4, [600], 512, [448], id="answers first"),
+        pytest.param(0, [4000, 30], 512, [448, 30], id="the short one goes whole, the long one moves"),
+        pytest.param(0, [4000, 4000], 512, [256, 256], id="equals share"),
+        pytest.param(8, [100], 32, [24], id="a step below a tile"),
+        pytest.param(8, [100], 8, [0], id="no room"),
+    ],
+)
+def test_shares(decoding: int, unread: list[int], limit: int, shares: list[int]) -> None:
+    assert plan_step(decoding, unread, limit) == shares
+
+
+@pytest.mark.parametrize(
+    ("shared", "prompt", "kept"),
+    [
+        pytest.param(30, 30, 0, id="a short prompt is read anew"),
+        pytest.param(99, 200, 64, id="from the tile before"),
+        pytest.param(200, 200, 128, id="a whole tile is left"),
+        pytest.param(2000, 2000, 1999, id="a long prompt keeps all but one"),
+        pytest.param(1500, 2000, 1500, id="a long prompt keeps what it shares"),
+    ],
+)
+def test_reuse(shared: int, prompt: int, kept: int) -> None:
+    assert reusable(shared, prompt) == kept
+
+
+def test_a_prompt_gets_the_slot_that_shares_most() -> None:
+    slots, prompt = _used([range(300), [*range(400), 7], range(5)]), list(range(500))
+
+    taken = slots.take(prompt)
+
+    assert taken is not None
+    assert (taken[0].number, taken[1]) == (1, 400)
+
+
+def test_a_new_prompt_gets_the_slot_that_was_idle_longest() -> None:
+    slots = _used([[1] * 9, [2] * 9, [3] * 9])
+
+    taken = slots.take([4] * 9)
+
+    assert taken is not None
+    assert taken[0].number == 0
+
+
+def test_busy_slots_are_not_given_twice() -> None:
+    slots = Slots(2)
+    first, second = slots.take([1]), slots.take([1])
+
+    assert first and second and first[0] is not second[0]
+    assert slots.take([1]) is None
+
+
+def test_what_came_after_a_shift_is_not_reused() -> None:
+    slots = Slots(1)
+    taken = slots.take([0])
+    assert taken
+    slot = taken[0]
+    slot.append(range(1000))
+    slot.shift(4, 496)
+    slot.append([7])
+    prompt = list(slot.tokens)
+    slots.give_back(slot)
+
+    again = slots.take(prompt)
+
+    assert again is not None
+    assert again[1] == 4
+
+
+def _used(contents: list[object]) -> Slots:
+    slots = Slots(len(contents))
+    taken = []
+    for content in contents:
+        slot = slots.take([0])
+        assert slot is not None
+        slot[0].append(list(content))  # type: ignore[call-overload]
+        taken.append(slot[0])
+    for one in taken:
+        slots.give_back(one)
+    return slots
