@@ -18,6 +18,10 @@ _GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 6
 _GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 FOREVER_S = -1.0
+_DEVICE_NAMES = (
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL", "HSA_OVERRIDE_GFX_VERSION",
+)  # fmt: skip
 
 
 class ConfigInvalid(Exception):
@@ -49,6 +53,7 @@ class Config:
     flash_attention: str = "auto"
     origins: tuple[str, ...] = ()
     log_level: str = "info"
+    devices: tuple[str, ...] = ()  # NAME=value, of the environment that chooses accelerators
 
     @property
     def data_path(self) -> Path:
@@ -138,6 +143,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
         flash_attention=_flash(text("flash_attention", "auto", fallback="OLLAMA_FLASH_ATTENTION")),
         origins=_list(text("origins", fallback="OLLAMA_ORIGINS")),
         log_level=_choice("TONNAGE_LOG_LEVEL", text("log_level", "info"), ("debug", "info", "warning", "error")),
+        devices=tuple(f"{name}={env[name]}" for name in _DEVICE_NAMES if name in env),
     )
     if text("storage", "filesystem") != "filesystem":
         raise ConfigInvalid("TONNAGE_STORAGE: this version stores in the filesystem only; leave it unset")

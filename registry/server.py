@@ -192,6 +192,7 @@ def _start_supervisor(config: Config, children: Children) -> None:
         "grace_s": 1.0,  # the streams had theirs while the web processes ended
         "kv_cache_type": config.kv_cache_type,
         "flash_attention": config.flash_attention,
+        "runner_env": dict(device.split("=", 1) for device in config.devices),
     }
     children.supervisor = _spawn("runtime.supervisor", "--run-dir", str(config.run_path), told=settings)
     children.supervisor_started = time.monotonic()

@@ -129,10 +129,14 @@ class Engine:
             self._running.append(sequence)
 
     def _decode(self, context: Context) -> int:
-        """Compute one token of each answer. Returns how many there were."""
+        """Compute one token of each answer. Returns how many there were.
+
+        In order of their slots: llama.cpp computes neighbouring lanes of the cache together, and each gap or step back
+        in their numbers costs a pass over the weights.
+        """
         self._batch.clear()
         outputs: list[tuple[Sequence, int]] = []
-        for sequence in tuple(self._running):
+        for sequence in sorted(self._running, key=_slot_number):
             if sequence.unread or sequence.sink.is_congested or not self._has_room(context, sequence):
                 continue
             slot = sequence.slot
@@ -217,3 +221,7 @@ class Engine:
             "weights_bytes": self._model.size,
             "is_on_gpu": self._settings.num_gpu != 0 and self._model.offloads,
         }
+
+
+def _slot_number(sequence: Sequence) -> int:
+    return -1 if sequence.slot is None else sequence.slot.number

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.runner.scheduler import reusable
+from runtime.runner.scheduler import TILE, reusable
 
 
 @dataclass(slots=True, eq=False)
@@ -16,11 +16,13 @@ class Slot:
 
     exact: so many of them were computed with everything before them in place. A context shift drops tokens which
     later ones have already attended to; those that follow are good enough to go on with, but not to begin from.
+    untiled: so many of them, from the first on, were computed in slices below a tile.
     """
 
     number: int
     tokens: list[int] = field(default_factory=list)
     exact: int = 0
+    untiled: int = 0
     last_used: int = 0
     is_free: bool = True
 
@@ -28,17 +30,19 @@ class Slot:
         """More cells are filled."""
         if self.exact == len(self.tokens):
             self.exact += len(tokens)
+        if self.untiled == len(self.tokens) and len(tokens) < TILE:
+            self.untiled += len(tokens)
         self.tokens += tokens
 
     def keep(self, count: int) -> None:
         """Only the first `count` cells are left."""
         del self.tokens[count:]
-        self.exact = min(self.exact, count)
+        self.exact, self.untiled = min(self.exact, count), min(self.untiled, count)
 
     def shift(self, keep: int, dropped: int) -> None:
         """`dropped` cells after the first `keep` are gone, and what followed has moved up."""
         del self.tokens[keep : keep + dropped]
-        self.exact = min(self.exact, keep)
+        self.exact, self.untiled = min(self.exact, keep), min(self.untiled, keep)
 
 
 class Slots:
@@ -59,7 +63,7 @@ class Slots:
         shared = {slot.number: common_prefix(slot.tokens[: slot.exact], prompt) for slot in free}
         best = max(free, key=lambda slot: (shared[slot.number], -slot.last_used))
         best.is_free = False
-        return best, reusable(shared[best.number], len(prompt))
+        return best, reusable(shared[best.number], len(prompt), untiled=best.untiled)
 
     def give_back(self, slot: Slot) -> None:
         self._clock += 1

@@ -25,7 +25,7 @@ from runtime.supervisor.settings import SupervisorSettings
 
 _SETTINGS_BYTES = 1024 * 1024
 _SOCKET_PATH_BYTES = 107  # of sun_path, on Linux
-_LOCK_S = 5.0  # a predecessor that is being killed lets go within this
+_LOCK_S = 2.0  # a predecessor that is being killed lets go within this
 
 
 def main() -> int:

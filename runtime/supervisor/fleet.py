@@ -64,6 +64,7 @@ class Fleet:
             raise QueueFull(_QUEUE_FULL)
         pending = Pending(spec, plan, keep_alive_s, notify, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
+        notify({"event": "queued"})
         self._pump()
         try:
             return await pending.granted

@@ -19,7 +19,7 @@ _PACKAGES = Path(__file__).resolve().parent.parent.parent
 _LINE_BYTES = 64 * 1024
 # Threads that wait for each other spin so often before they sleep. As fast as the default on an idle machine; where
 # something else needs a core, the default's long spins keep it from the very thread that is waited for.
-_SPINS = "1000"
+_ENV = {"PATH": os.defpath, "LANG": "C.UTF-8", "GOMP_SPINCOUNT": "1000"}
 log = logging.getLogger("tonnage.runner")
 
 
@@ -43,7 +43,7 @@ async def launch(settings: RunnerSettings, *, name: str, extra_env: Mapping[str,
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-B", "-m", "runtime.runner",
             stdin=theirs.fileno(), stdout=DEVNULL, stderr=PIPE, limit=_LINE_BYTES,
-            env={"PATH": os.defpath, "LANG": "C.UTF-8", "GOMP_SPINCOUNT": _SPINS, **extra_env, "PYTHONPATH": str(_PACKAGES)},
+            env={**_ENV, **extra_env, "PYTHONPATH": str(_PACKAGES)},
             start_new_session=True,  # a Ctrl-C in a terminal is the supervisor's to handle
         )  # fmt: skip
     except BaseException:

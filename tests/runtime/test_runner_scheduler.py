@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.runner.scheduler import TILE, plan_step, reusable
-from runtime.runner.slots import Slots
+from runtime.runner.slots import Slot, Slots
 
 lengths = st.lists(st.integers(1, 5000), max_size=12)
 
@@ -60,7 +60,8 @@ def test_shares(decoding: int, unread: list[int], limit: int, shares: list[int])
 @pytest.mark.parametrize(
     ("shared", "prompt", "kept"),
     [
-        pytest.param(30, 30, 0, id="a short prompt is read anew"),
+        pytest.param(30, 30, 20, id="a short prompt goes on after what was computed without tiles"),
+        pytest.param(10, 30, 10, id="a short prompt keeps what it shares"),
         pytest.param(99, 200, 64, id="from the tile before"),
         pytest.param(200, 200, 128, id="a whole tile is left"),
         pytest.param(2000, 2000, 1999, id="a long prompt keeps all but one"),
@@ -68,7 +69,20 @@ def test_shares(decoding: int, unread: list[int], limit: int, shares: list[int])
     ],
 )
 def test_reuse(shared: int, prompt: int, kept: int) -> None:
-    assert reusable(shared, prompt) == kept
+    assert reusable(shared, prompt, untiled=20) == kept
+
+
+def test_a_slot_knows_where_its_first_tile_begins() -> None:
+    slot = Slot(0)
+    slot.append(range(10))
+    slot.append([1])
+    slot.append(range(TILE))
+    slot.append([2])
+    assert slot.untiled == 11
+
+    slot.keep(5)
+    slot.append([3])
+    assert slot.untiled == 6
 
 
 def test_a_prompt_gets_the_slot_that_shares_most() -> None:

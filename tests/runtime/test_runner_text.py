@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_stop_strings_cut_the_text(pieces: list[str], stops: list[str], shown: s
 def test_no_cutting_into_tokens_changes_the_text(text: str, cuts: list[int], stop: str) -> None:
     raw = text.encode()
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
-    pieces = [raw[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [raw[start:end] for start, end in itertools.pairwise(edges)]
 
     shown, stopped = _run(pieces, [stop])
 

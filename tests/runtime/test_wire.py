@@ -43,15 +43,8 @@ def test_frames_survive_any_cutting_of_the_stream(bodies: list[dict[str, object]
         while (frame := decoder.next()) is not None:
             received.append(frame)
 
-    assert [_without_surrogates(body) for body in bodies] == received
+    assert received == bodies
     assert decoder.is_empty
-
-
-def _without_surrogates(body: dict[str, object]) -> dict[str, object]:
-    def clean(value: object) -> object:
-        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-    return {str(clean(key)): clean(value) for key, value in body.items()}
 
 
 @pytest.mark.parametrize("stream", BROKEN)
