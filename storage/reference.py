@@ -75,9 +75,12 @@ def parse_reference(text: str) -> Tag | Digest:
 
 def check_namespace(text: str) -> str:
     """`text` itself, if it can be the first component of a repository. Raises NameInvalid."""
-    if "/" in text:
-        raise NameInvalid("invalid namespace", name=text[:MAX_NAME])
-    return RepositoryName(text).text
+    if len(text) > MAX_NAME or not re.fullmatch(_COMPONENT, text):
+        raise NameInvalid(
+            "a namespace is lower-case letters and digits, joined by single dots, dashes or underscores",
+            name=text[:MAX_NAME],
+        )
+    return text
 
 
 @dataclass(frozen=True, slots=True)

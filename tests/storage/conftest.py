@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from storage.reference import RepositoryName
 from storage.store import Store
 
 POSTGRES = os.environ.get("TONNAGE_TEST_POSTGRES")  # the URL of a server where we may create databases
+NO_SERVER = pytest.mark.skipif(
+    not POSTGRES and not os.environ.get("CI"), reason="no PostgreSQL: TONNAGE_TEST_POSTGRES names none"
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,33 +37,52 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not POSTGRES, reason="no server"))]
-)
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database without a schema."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/empty.db"
-        return
-    assert POSTGRES is not None
+@contextmanager
+def postgresql_database(template: str = "template1") -> Iterator[str]:
+    """A new database like `template`, dropped afterwards; its URL."""
+    assert POSTGRES, "CI must name a PostgreSQL server in TONNAGE_TEST_POSTGRES"
     name = f"tonnage_{secrets.token_hex(6)}"
     server = create_engine(make_url(POSTGRES).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()
 
 
+@pytest.fixture(scope="session")
+def postgresql_template() -> Iterator[str]:
+    """The name of a migrated, empty database."""
+    with postgresql_database() as url:
+        upgrade(url)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=NO_SERVER)])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def database_url(empty_url: str, sqlite_template: bytes) -> str:
+def empty_url(backend: str, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    with postgresql_database() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A migrated database without rows."""
-    if empty_url.startswith("sqlite"):
-        Path(empty_url.removeprefix("sqlite:///")).write_bytes(sqlite_template)
-    else:
-        upgrade(empty_url)
-    return empty_url
+    if backend == "sqlite":
+        (tmp_path / "migrated.db").write_bytes(request.getfixturevalue("sqlite_template"))
+        yield f"sqlite:///{tmp_path}/migrated.db"
+        return
+    with postgresql_database(request.getfixturevalue("postgresql_template")) as url:
+        yield url
 
 
 @pytest.fixture
