@@ -8,6 +8,7 @@ from typing import BinaryIO
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
+from registry.conditions import is_current
 from registry.errors import RangeInvalid, refusal
 from registry.ranges import ByteRange, parse_range
 from registry.services import store
@@ -34,7 +35,7 @@ def get_blob(name: RepositoryName, reference: str) -> ResponseReturnValue:
     digest = known_digest(reference)
     blob = store().blobs.stat(name, digest)
     headers = _headers(name, digest)
-    if _is_current(digest):
+    if is_current(digest):
         return Response(status=304, headers=headers)
     if request.method == "HEAD":
         store().blobs.renew_lease(name, digest)  # a client that sees the blob skips its upload
@@ -102,15 +103,6 @@ def _sized(response: Response, size: int) -> Response:
 
 def _content_range(wanted: ByteRange, size: int) -> str:
     return f"bytes {wanted.first}-{wanted.last}/{size}"
-
-
-def _is_current(digest: Digest) -> bool:
-    """Whether If-None-Match lists this very blob; judged before Range."""
-    listed = request.headers.get("If-None-Match")
-    if listed is None:
-        return False
-    tags = {tag.strip().removeprefix("W/").strip('"') for tag in listed.split(",")}
-    return str(digest) in tags or "*" in tags
 
 
 def _honoured_range(digest: Digest) -> str | None:

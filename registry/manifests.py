@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from registry.body import read_body
+from registry.conditions import is_current
 from registry.errors import RequestInvalid
 from registry.services import config, store
 from registry.urls import base_url
@@ -36,7 +37,7 @@ def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     wanted = known_reference(reference)
     manifest = store().repositories.get_manifest(name, wanted)
     headers = _headers(manifest, is_tag=isinstance(wanted, Tag))
-    if _is_current(manifest.digest):
+    if is_current(manifest.digest):
         return Response(status=304, headers=headers)
     response = Response(b"" if request.method == "HEAD" else manifest.raw, headers=headers)
     response.headers["Content-Length"] = str(len(manifest.raw))
@@ -97,11 +98,3 @@ def _headers(manifest: StoredManifest, *, is_tag: bool) -> dict[str, str]:
     if manifest.digest.algorithm == "sha256":
         headers["ollama-content-digest"] = manifest.digest.encoded
     return headers
-
-
-def _is_current(digest: Digest) -> bool:
-    listed = request.headers.get("If-None-Match")
-    if listed is None:
-        return False
-    tags = {tag.strip().removeprefix("W/").strip('"') for tag in listed.split(",")}
-    return str(digest) in tags or "*" in tags
