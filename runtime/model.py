@@ -6,7 +6,6 @@ tag has is asked of the database at every request.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from runtime.gguf import Header, parameter_text, read_facts, read_header
 from runtime.layers import MAX_PROBED, Layer, Layers, parse_layers
 from runtime.recent import Recent
 from runtime.templates.chat import ChatTemplate
+from runtime.untrusted_json import parse_json
 from storage.digest import Digest
 from storage.reference import ModelName, RepositoryName
 from storage.repositories import StoredManifest
@@ -256,8 +256,8 @@ def _messages(texts: Sequence[str]) -> tuple[JSON, ...]:
 
 def _json(kind: str, text: str) -> object:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         raise ModelUnusable(f"the {kind} layer is not JSON") from None
 
 

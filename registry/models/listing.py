@@ -54,6 +54,9 @@ def _entry(row: TaggedManifest) -> JSON | None:
     except StorageError as error:  # a mirror lists what it does not hold yet
         log.debug("cannot read %s: %s", name, error)
         return None
+    except Exception:  # one odd model must not hide all the others
+        log.exception("cannot describe %s", name)
+        return None
     if found is None:
         return None
     entry: JSON = {

@@ -18,8 +18,9 @@ _JSON_TYPE = "application/json; charset=utf-8"
 log = logging.getLogger("tonnage.runtime")
 
 
-def encode(body: JSON) -> str:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def encode(body: JSON) -> bytes:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", "replace")  # half a surrogate pair, from wherever, costs a character, not the answer
 
 
 def one_object(body: JSON, status: int = 200) -> Response:
@@ -53,27 +54,27 @@ class _Lines:
         self._close = close
         self._ended = False
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[bytes]:
         return self
 
-    def __next__(self) -> str:
+    def __next__(self) -> bytes:
         if self._ended:
             raise StopIteration
         if self._first is not None:
             chunk, self._first = self._first, None
-            return encode(chunk) + "\n"
+            return encode(chunk) + b"\n"
         try:
-            return encode(next(self._chunks)) + "\n"
+            return encode(next(self._chunks)) + b"\n"
         except StopIteration:
             self.close()
             raise
         except (RuntimeFailure, StorageError) as error:
             self.close()
-            return encode({"error": str(error)}) + "\n"
+            return encode({"error": str(error)}) + b"\n"
         except Exception:
             log.exception("a stream broke off")
             self.close()
-            return encode({"error": "internal error"}) + "\n"
+            return encode({"error": "internal error"}) + b"\n"
 
     def close(self) -> None:
         if not self._ended:

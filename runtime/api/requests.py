@@ -5,19 +5,17 @@ Source: the Ollama API, "Request parsing": any content type, keys in any case, n
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from flask import request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from runtime.api.errors import Refused
+from runtime.untrusted_json import parse_json
 
 JSON = dict[str, Any]
 THINK_LEVELS = ("high", "medium", "low", "max")
-_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ALLOWED = '"high", "medium", "low", "max", true, or false'
 _MESSAGE_TEXTS = ("role", "content", "thinking", "tool_name", "tool_call_id")
 
@@ -103,32 +101,14 @@ def read_body(limit: int) -> Body:
     if not text:
         raise Refused(400, "missing request body")
     try:
-        value, _ = _DECODER.raw_decode(text)  # what follows the first value is ignored
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         raise Refused(400, "the request body is not valid JSON") from None
     if value is None:
         return Body({})
     if not isinstance(value, dict):
         raise Refused(400, "the request body must be a JSON object")
-    return Body(_without_surrogates(value) if _LONE_SURROGATE.search(raw) else value)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Half a surrogate pair is no character: put U+FFFD in its place, as the reference's decoder does."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(each) for each in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
-    return value
+    return Body(value)
 
 
 def _objects(key: str, values: list[Any]) -> list[JSON]:

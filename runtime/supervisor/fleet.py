@@ -34,6 +34,11 @@ class Pending:
     notify: Callable[[dict[str, Any]], None]
     granted: asyncio.Future[Runner]
 
+    def refuse(self, error: RuntimeFailure) -> None:
+        """Tell the client, unless it hung up in this very turn."""
+        if not self.granted.done():
+            self.granted.set_exception(error)
+
 
 class Fleet:
     """Single-threaded: every change ends with `_pump`, which moves the queue as far as it goes."""
@@ -100,9 +105,7 @@ class Fleet:
         """Refuse whoever waits, let running requests finish within the grace, then end every runner."""
         self._is_stopping = True
         while self._queue:
-            pending = self._queue.popleft()
-            if not pending.granted.done():
-                pending.granted.set_exception(SupervisorGone("the server is stopping"))
+            self._queue.popleft().refuse(SupervisorGone("the server is stopping"))
         runners = list(self._runners.values())
         for runner in runners:
             runner.is_leaving = True
@@ -131,10 +134,10 @@ class Fleet:
             match decision:
                 case Share():
                     self._queue.popleft()
-                    head.granted.set_result(self._grant(self._runners[head.spec.identity], head.keep_alive_s))
+                    self._grant_to(head, self._runners[head.spec.identity])
                 case Refuse(error):
                     self._queue.popleft()
-                    head.granted.set_exception(error)
+                    head.refuse(error)
                 case Load():
                     self._load(head)
                     return
@@ -153,7 +156,11 @@ class Fleet:
             runner = self._shareable(pending.spec.identity, pending.plan)
             if runner is not None:
                 self._queue.remove(pending)
-                pending.granted.set_result(self._grant(runner, pending.keep_alive_s))
+                self._grant_to(pending, runner)
+
+    def _grant_to(self, pending: Pending, runner: Runner) -> None:
+        if not pending.granted.done():  # a client that hung up in this very turn has not left the queue yet
+            pending.granted.set_result(self._grant(runner, pending.keep_alive_s))
 
     def _shareable(self, identity: str, plan: LoadPlan) -> Runner | None:
         runner = self._runners.get(identity)
@@ -192,7 +199,21 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     async def _live(self, runner: Runner) -> None:
-        """The life of one runner, from its start until its process is gone."""
+        """The life of one runner, from its start until its process is gone.
+
+        Whatever goes wrong in it, the runner is forgotten: one that seems to load for ever would block all others.
+        """
+        try:
+            await self._load_and_serve(runner)
+        except Exception:
+            log.exception("unexpected error name=%s", runner.spec.name)
+            self._end(runner)
+            self._refuse(runner, LoadFailed("the model could not be loaded; see the server's log"))
+        finally:
+            await runner.wait()
+            self._forget(runner)
+
+    async def _load_and_serve(self, runner: Runner) -> None:
         started = time.monotonic()
         try:
             await runner.load(self._settings, lambda event: self._tell(runner, event))
@@ -206,8 +227,6 @@ class Fleet:
             self._pump()
             if not runner.leases:
                 self._rest(runner)
-        await runner.wait()
-        self._forget(runner)
 
     def _forget(self, runner: Runner) -> None:
         runner.is_ending = True
@@ -224,7 +243,7 @@ class Fleet:
         for pending in tuple(self._queue):
             if pending.spec.identity == runner.identity and pending.plan == runner.plan:
                 self._queue.remove(pending)
-                pending.granted.set_exception(error)
+                pending.refuse(error)
 
     def _tell(self, runner: Runner, event: dict[str, Any]) -> None:
         for pending in self._queue:
