@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from flask import Response, request
 
+from auth.hosts import host_of
+
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")  # noqa: S104  # names of ours, nothing is bound
 _APP_SCHEMES = ("app://", "file://", "tauri://", "vscode-webview://", "vscode-file://")
 _ORIGIN_SCHEMES = (
@@ -45,10 +47,11 @@ class Origins:
 
     def refusal(self) -> Response | None:
         """What to answer in place of a handler: 403 to a strange page, 204 to a preflight, None to go on."""
-        if self._checks_host and not _is_local_host(request.host):
+        host = str(request.environ.get("HTTP_HOST", ""))  # raw: Werkzeug empties what it cannot read
+        if self._checks_host and not _is_local_host(host):
             return Response(status=403)
         origin = request.headers.get("Origin")
-        if origin is None or origin in (f"http://{request.host}", f"https://{request.host}"):
+        if origin is None or _is_same(origin):
             return None
         if not self.is_allowed(origin):
             return Response(status=403)
@@ -63,7 +66,10 @@ class Origins:
     def is_allowed(self, origin: str) -> bool:
         if self._allows_all or origin.startswith(_APP_SCHEMES):
             return True
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         if parts.scheme in ("http", "https") and (parts.netloc.rpartition(":")[0] or parts.netloc) in _LOCAL_HOSTS:
             return True
         if parts.netloc in _LOCAL_HOSTS:
@@ -73,12 +79,17 @@ class Origins:
     def mark(self, response: Response) -> Response:
         """Tell an allowed page that it may read the answer."""
         origin = request.headers.get("Origin")
-        if origin is None or origin in (f"http://{request.host}", f"https://{request.host}"):
+        if origin is None or _is_same(origin):
             return response
         if self.is_allowed(origin):
             response.headers["Access-Control-Allow-Origin"] = "*" if self._allows_all else origin
             response.headers.add("Vary", "Origin")
         return response
+
+
+def _is_same(origin: str) -> bool:
+    host = request.environ.get("HTTP_HOST", "")
+    return bool(host) and origin in (f"http://{host}", f"https://{host}")
 
 
 def _pattern(entry: str) -> re.Pattern[str]:
@@ -89,15 +100,17 @@ def _pattern(entry: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in entry.split("*")))
 
 
-def _is_local_host(host: str) -> bool:
-    """Whether `Host` can only have meant this machine: a name from a stranger's DNS is refused."""
-    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    name = name.strip("[]").lower()
+def _is_local_host(authority: str) -> bool:
+    """Whether the raw `Host` can only have meant this machine: a name from a stranger's DNS is refused."""
+    if not authority:
+        return True
+    name = host_of(authority)
+    if name is None:
+        return False
     try:
-        address = ipaddress.ip_address(name)
+        address = ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        return (
-            name in ("", "localhost", socket.gethostname().lower())
-            or name.endswith((".localhost", ".local", ".internal"))
-        )  # fmt: skip
+        return name in ("localhost", socket.gethostname().lower()) or name.endswith(
+            (".localhost", ".local", ".internal")
+        )
     return address.is_loopback or address.is_private or address.is_unspecified

@@ -41,7 +41,7 @@ def _settings(config: Config, listener_fd: int) -> dict[str, Any]:
     return {
         "bind": f"fd://{listener_fd}",
         "workers": config.workers,
-        "worker_class": "gthread",
+        "worker_class": "registry.patience.PatientWorker",
         "threads": config.threads,
         "worker_connections": max(1000, config.threads * 2),
         "preload_app": True,  # one import for all workers; the app opens nothing before the fork
