@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from storage.blobs import consume_leases
 from storage.db import insert
 from storage.digest import Digest
 from storage.errors import ManifestBlobUnknown, ManifestInvalid
@@ -36,9 +37,15 @@ class Received:
 
 
 def store_manifest(
-    session: Session, repository_id: int, received: Received, tags: Iterable[Tag], *, allow_sparse: bool
+    session: Session,
+    repository_id: int,
+    received: Received,
+    tags: Iterable[Tag],
+    *,
+    allow_sparse: bool,
+    principal: str | None = None,
 ) -> float:
-    """Insert or renew the manifest, its reference rows and its tags; when it was pushed.
+    """Insert or renew the manifest, its reference rows and its tags, and end the push's leases; when it was pushed.
 
     Raises ManifestBlobUnknown, ManifestInvalid.
     """
@@ -50,12 +57,13 @@ def store_manifest(
     now = time.time()
     manifest_id = _upsert(session, repository_id, received, now)
     digests = dict.fromkeys(str(blob.digest) for blob in manifest.blobs)
-    blobs = ({"digest": digest, "blob_id": held.get(digest, (None, 0))[0]} for digest in digests)
+    blobs = ({"digest": digest, "blob_id": held[digest].blob_id if digest in held else None} for digest in digests)
     _replace(session, ManifestBlob, manifest_id, blobs)
     children = dict.fromkeys(str(child.digest) for child in manifest.children)
     _replace(session, ManifestChild, manifest_id, ({"digest": child} for child in children))
     for tag in tags:
         move_tag(session, repository_id, tag, manifest_id, now)
+    consume_leases(session, repository_id, {one.blob_id: one.object_id for one in held.values()}, principal)
     return now
 
 
@@ -66,36 +74,47 @@ def move_tag(session: Session, repository_id: int, tag: Tag, manifest_id: int, n
     session.execute(row.on_conflict_do_update(index_elements=["repository_id", "name"], set_=target))
 
 
-def _held(session: Session, repository_id: int, digests: Sequence[Digest]) -> dict[str, tuple[int, int]]:
-    """Digest → blob id and size, of those that the repository links to.
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A blob that the repository links to, and that nobody sweeps before the transaction ends."""
+
+    blob_id: int
+    object_id: int
+    size: int
+
+
+def _held(session: Session, repository_id: int, digests: Sequence[Digest]) -> dict[str, _Held]:
+    """Those of the digests that the repository links to.
 
     Locks their objects in the order of their ids (two pushes then cannot wait for each other), so that no sweep takes
-    one of them between this look and the commit.
+    one of them between this look and the commit. The links are read after that, in a statement of its own: while the
+    first one waited, they may have gone.
     """
-    held: dict[str, tuple[int, int]] = {}
+    held: dict[str, _Held] = {}
     for batch in _batches(sorted(set(map(str, digests)))):
+        named = select(Blob.object_id).where(Blob.digest.in_(batch))
+        locked = select(Object.id).where(Object.id.in_(named), Object.state == LIVE).order_by(Object.id)
+        ids = set(session.scalars(locked.with_for_update(of=Object)))
         query = (
-            select(Blob.digest, Blob.id, Object.size)
+            select(Blob.digest, Blob.id, Object.id, Object.size)
             .join_from(BlobLink, Blob, Blob.id == BlobLink.blob_id)
             .join(Object, Object.id == Blob.object_id)
             .where(BlobLink.repository_id == repository_id, Blob.digest.in_(batch), Object.state == LIVE)
-            .order_by(Object.id)
-            .with_for_update(read=True, of=Object)
         )
-        held.update((digest, (blob_id, size)) for digest, blob_id, size in session.execute(query))
+        held.update((digest, _Held(*found)) for digest, *found in session.execute(query) if found[1] in ids)
     return held
 
 
-def _check_sizes(blobs: Iterable[Descriptor], held: dict[str, tuple[int, int]]) -> None:
+def _check_sizes(blobs: Iterable[Descriptor], held: dict[str, _Held]) -> None:
     for blob in blobs:
         stored = held.get(str(blob.digest))
-        if stored is not None and stored[1] != blob.size:
+        if stored is not None and stored.size != blob.size:
             raise ManifestInvalid(
-                "a descriptor has another size than its blob", digest=str(blob.digest), size=stored[1]
+                "a descriptor has another size than its blob", digest=str(blob.digest), size=stored.size
             )
 
 
-def _check_present(session: Session, repository_id: int, manifest: Manifest, held: dict[str, tuple[int, int]]) -> None:
+def _check_present(session: Session, repository_id: int, manifest: Manifest, held: dict[str, _Held]) -> None:
     """A child may be a manifest or, in the indexes of build caches, just a blob."""
     missing = [blob for blob in manifest.required_blobs if str(blob.digest) not in held]
     children = [child for child in manifest.children if str(child.digest) not in held]

@@ -22,6 +22,7 @@ from storage.db import Base, BigId, ordered_text
 
 LIVE: Final = "live"
 DELETING: Final = "deleting"
+DAMAGED: Final = "damaged"
 
 _DIGEST: Final = String(136)  # "sha512:" and 128 digits, rounded up
 
@@ -51,13 +52,15 @@ class Repository(Base):
 class Object(Base):
     """Bytes at a key of the driver. State and lease sit here: a sha256 and a sha512 name may share the bytes.
 
-    A `deleting` object is unknown to every reader; its key is never used again.
+    A `deleting` object is unknown to every reader; its key is never used again. So is a `damaged` one, whose bytes are
+    no longer what its digests say: they are kept, and the next push of the same blob takes its place. `lease_until` is
+    the latest of its links' leases.
     """
 
     __tablename__ = "objects"
     __table_args__ = (
         CheckConstraint("size >= 0", name="size"),
-        CheckConstraint(f"state IN ('{LIVE}', '{DELETING}')", name="state"),
+        CheckConstraint(f"state IN ('{LIVE}', '{DELETING}', '{DAMAGED}')", name="state"),
         Index(None, "state", "lease_until"),
     )
 
@@ -79,13 +82,17 @@ class Blob(Base):
 
 
 class BlobLink(Base):
-    """The blob was pushed to, mounted in or pulled through the repository: the only way to read it there."""
+    """The blob was pushed to, mounted in or pulled through the repository: the only way to read it there.
+
+    Until `lease_until` it stays without a manifest, for a push under way. leased_by: whose push; `*` means several.
+    """
 
     __tablename__ = "blob_links"
 
     repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True)
     blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"), primary_key=True, index=True)
     lease_until: Mapped[float] = mapped_column(Float(53))
+    leased_by: Mapped[str | None] = mapped_column(String(255))
 
 
 class Manifest(Base):

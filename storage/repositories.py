@@ -41,7 +41,6 @@ class TaggedManifest:
     tag: Tag
     digest: Digest
     media_type: str
-    raw: bytes
     updated_at: float
 
 
@@ -74,10 +73,12 @@ class Repositories:
         *,
         tags: Iterable[Tag] = (),
         allow_sparse: bool = False,
+        principal: str | None = None,
     ) -> StoredManifest:
         """Store the manifest and move its tags, all or nothing; the same bytes again are welcome.
 
-        A tag as reference names it by sha256. allow_sparse: what it lists need not be here.
+        A tag as reference names it by sha256. allow_sparse: what it lists need not be here. principal: whose push this
+        ends; the leases that it took out on the manifest's blobs end with it.
         Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown. Spec: "Pushing Manifests".
         """
         manifest = Parsed.parse(raw, content_type)
@@ -88,7 +89,9 @@ class Repositories:
         with self._database.write() as session:
             repository_id = ensure_repository(session, name)
             received = Received(raw, digest, manifest)
-            now = store_manifest(session, repository_id, received, all_tags, allow_sparse=allow_sparse)
+            now = store_manifest(
+                session, repository_id, received, all_tags, allow_sparse=allow_sparse, principal=principal
+            )
         subject = manifest.subject.digest if manifest.subject else None
         return StoredManifest(digest, manifest.media_type, raw, subject, now)
 
@@ -187,7 +190,7 @@ class Repositories:
     def tagged(self, *, after: tuple[RepositoryName, Tag] | None = None, limit: int = 1000) -> list[TaggedManifest]:
         """Tags of all repositories with what they name, by repository and tag, beginning behind `after`."""
         query = (
-            select(Repository.name, TagRow.name, Manifest.digest, Manifest.media_type, Manifest.raw, TagRow.updated_at)
+            select(Repository.name, TagRow.name, Manifest.digest, Manifest.media_type, TagRow.updated_at)
             .join_from(Repository, TagRow, TagRow.repository_id == Repository.id)
             .join(Manifest, Manifest.id == TagRow.manifest_id)
             .order_by(Repository.name, TagRow.name)
@@ -197,8 +200,8 @@ class Repositories:
             query = query.where(tuple_(Repository.name, TagRow.name) > tuple_(str(after[0]), str(after[1])))
         with self._database.connect() as connection:
             return [
-                TaggedManifest(RepositoryName(name), Tag(tag), Digest.parse(digest), media_type, raw, updated_at)
-                for name, tag, digest, media_type, raw, updated_at in connection.execute(query)
+                TaggedManifest(RepositoryName(name), Tag(tag), Digest.parse(digest), media_type, updated_at)
+                for name, tag, digest, media_type, updated_at in connection.execute(query)
             ]
 
 

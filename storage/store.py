@@ -1,12 +1,14 @@
-"""The store: one door to blobs, uploads, repositories and namespaces."""
+"""The store: one door to blobs, uploads, repositories and namespaces, and to what looks after them."""
 
 from __future__ import annotations
 
 from storage.blobs import Blobs
 from storage.db import Database
 from storage.drivers.protocol import Driver
+from storage.gc import Collector
 from storage.namespaces import Namespaces
 from storage.repositories import Repositories
+from storage.scrub import Scrubber
 from storage.uploads import Uploads
 
 
@@ -20,3 +22,5 @@ class Store:
         self.uploads = Uploads(database, driver)
         self.repositories = Repositories(database)
         self.namespaces = Namespaces(database)
+        self.collector = Collector(database, driver)
+        self.scrubber = Scrubber(database, driver)

@@ -218,7 +218,10 @@ class Upload:
             self._driver.publish(row.handle, size=row.offset)
             with self._database.write() as session:
                 claim.change(session, finished_digest=str(digest), writer=None, touched_at=time.time())
-                key = admit(session, row.repository_id, digest, digests.values(), key=row.storage_key, size=row.offset)
+                names = digests.values()
+                key = admit(
+                    session, row.repository_id, digest, names, row.principal, key=row.storage_key, size=row.offset
+                )
             claim.is_held = False
         if key != row.storage_key:
             self._driver.delete(row.storage_key)

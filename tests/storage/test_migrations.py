@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, update
+from sqlalchemy.exc import DBAPIError
 
 import auth.models
 import storage.models
 from migrations.run import current, downgrade, head, upgrade
 from storage.db import Base, Database, create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
+from storage.models import DAMAGED, Object
 from storage.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +42,22 @@ def test_up_and_down_with_rows_and_up_again(empty_url, driver, name):
     assert current(empty_url) == head()
 
 
-def test_the_store_works_with_its_own_first_step_alone(empty_url, driver, name):
-    upgrade(empty_url, "0001")
+def test_stepping_back_before_leases_keeps_blobs_and_makes_damaged_ones_live(empty_url, driver, name):
+    upgrade(empty_url)
     database = Database(empty_url)
+    store = Store(database, driver)
+    blob = store.blobs.put(name, b"x")
+    with database.write() as session:
+        session.execute(update(Object).values(state=DAMAGED))
 
-    assert Store(database, driver).blobs.put(name, b"x").size == 1
+    database.close()
+    downgrade(empty_url, "0002")
+    with database.connect() as connection, pytest.raises(DBAPIError):
+        connection.execute(update(Object).values(state=DAMAGED))
+    database.close()
+    upgrade(empty_url)
+
+    assert store.blobs.open(name, blob.digest).read() == b"x"
     database.close()
 
 
