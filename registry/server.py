@@ -30,6 +30,7 @@ from registry.workers import GRACE_S
 
 _RESTART_PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # of a supervisor that keeps dying; the last one repeats
 _STEADY_S = 30.0  # a supervisor that lived this long starts again without a pause
+_JANITOR_PAUSE_S = 5.0
 _KILL_AFTER_S = GRACE_S + 3
 _BACKLOG = 1024
 _CONTEXT_LENGTH = 4096  # tokens, of a machine without an accelerator of 23 GiB or more
@@ -45,6 +46,8 @@ class Children:
 
     web: subprocess.Popen[bytes] | None = None
     supervisor: subprocess.Popen[bytes] | None = None
+    janitor: subprocess.Popen[bytes] | None = None
+    janitor_restart_at: float | None = None
     supervisor_started: float = 0.0
     deaths: int = 0
     restart_at: float | None = None
@@ -72,6 +75,7 @@ def serve(config: Config, *, announce: Callable[[str], None], prepare: Callable[
             try:
                 _start_supervisor(config, children)
                 children.web = _start_web(config, listener)
+                _start_janitor(config, children)
                 announce(f"Tonnage is listening on http://{_printable(listener)}")
                 return _watch(config, children, wakeup_fd)
             finally:
@@ -79,7 +83,8 @@ def serve(config: Config, *, announce: Callable[[str], None], prepare: Callable[
 
 
 def make_folders(config: Config) -> None:
-    """The data folder and what belongs in it. Raises CannotServe when it cannot be written."""
+    """The data folder and what belongs in it, for our own user alone. Raises CannotServe when it cannot be written."""
+    os.umask(0o077)  # manifests of private models and names of sessions are in the database file
     for folder in (config.data_path, config.keys_path, config.run_path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +154,8 @@ def _wakeups() -> Iterator[int]:
 def _watch(config: Config, children: Children, wakeup_fd: int) -> int:
     """Wait for the end of a child or the word to stop; returns the exit status."""
     while True:
-        wait_s = None if children.restart_at is None else max(0.0, children.restart_at - time.monotonic())
+        restarts = [at for at in (children.restart_at, children.janitor_restart_at) if at is not None]
+        wait_s = max(0.0, min(restarts) - time.monotonic()) if restarts else None
         ready, _, _ = select.select([wakeup_fd], [], [], wait_s)
         if ready and {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(os.read(wakeup_fd, 64)):
             return 0
@@ -158,6 +164,7 @@ def _watch(config: Config, children: Children, wakeup_fd: int) -> int:
             print("tonnage: the web processes ended by themselves; see the log above", file=sys.stderr)
             return 1
         _mind_supervisor(config, children)
+        _mind_janitor(config, children)
 
 
 def _mind_supervisor(config: Config, children: Children) -> None:
@@ -174,6 +181,21 @@ def _mind_supervisor(config: Config, children: Children) -> None:
     elif children.restart_at is not None and time.monotonic() >= children.restart_at:
         children.restart_at = None
         _start_supervisor(config, children)
+
+
+def _mind_janitor(config: Config, children: Children) -> None:
+    """Start the janitor again some time after it has ended; nobody waits for it."""
+    assert children.janitor is not None
+    if children.janitor_restart_at is None and children.janitor.poll() is not None:
+        children.janitor_restart_at = time.monotonic() + _JANITOR_PAUSE_S
+        print(f"tonnage: the janitor ended ({children.janitor.returncode}); starting it again", file=sys.stderr)
+    elif children.janitor_restart_at is not None and time.monotonic() >= children.janitor_restart_at:
+        children.janitor_restart_at = None
+        _start_janitor(config, children)
+
+
+def _start_janitor(config: Config, children: Children) -> None:
+    children.janitor = _spawn("registry.janitor", told={"parent": os.getpid(), "config": config.to_json()})
 
 
 def _start_supervisor(config: Config, children: Children) -> None:
@@ -221,8 +243,8 @@ def _tell(stdin: IO[bytes], told: dict[str, object]) -> None:
 
 
 def _stop(children: Children) -> None:
-    """Web first, so that streams can end by their runners; then the supervisor with the runners."""
-    for child, patience_s in ((children.web, _KILL_AFTER_S), (children.supervisor, 3.0)):
+    """Web before the supervisor, so that streams can end by their runners; then the supervisor with the runners."""
+    for child, patience_s in ((children.janitor, 3.0), (children.web, _KILL_AFTER_S), (children.supervisor, 3.0)):
         if child is None or child.poll() is not None:
             continue
         child.terminate()

@@ -1,0 +1,67 @@
+"""The process that tidies up beside a server: it ends upload sessions nobody touches, and sweeps what nobody needs.
+
+Run as `python -m registry.janitor`, told everything by its parent over standard input. Any number of nodes may have
+one. It may be killed at any line: each step is complete in itself, and the next janitor goes on where this one ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+import time
+from typing import Final
+
+from registry.config import Config
+from runtime.process import die_with_parent
+from storage.db import Database
+from storage.drivers.filesystem import FilesystemDriver
+from storage.errors import StorageError
+from storage.store import Store
+
+EVERY_S: Final = 240.0  # so that a deleted model's space is back within ten minutes, with a sweep that takes a while
+_JITTER: Final = 0.2  # nodes that were started together drift apart
+_SWEEP_S: Final = 240.0  # a sweep gives way to the next turn after this
+_EXPIRE_ROUNDS: Final = 100
+
+_log: Final = logging.getLogger("tonnage.janitor")
+
+
+def tidy(store: Store) -> None:
+    """One turn. A store that does not answer is tidied the next time."""
+    try:
+        expired = _expire_uploads(store)
+        deadline = time.monotonic() + _SWEEP_S
+        swept = store.collector.sweep(go_on=lambda: time.monotonic() < deadline)
+    except StorageError as error:
+        _log.warning("the store refuses: %s", error)
+        return
+    if expired or swept.links or swept.objects:
+        _log.info("uploads=%d links=%d objects=%d bytes=%d", expired, swept.links, swept.objects, swept.size)
+
+
+def _expire_uploads(store: Store) -> int:
+    total = 0
+    for _ in range(_EXPIRE_ROUNDS):
+        expired = store.uploads.expire()
+        total += expired
+        if not expired:
+            break
+    return total
+
+
+def main() -> None:
+    told = json.loads(sys.stdin.buffer.readline())
+    config = Config.from_json(told["config"])
+    die_with_parent(told["parent"])
+    logging.basicConfig(level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    every_s = float(told.get("every_s", EVERY_S))
+    store = Store(Database(config.database_url, pool_size=1), FilesystemDriver(config.data_path))
+    while True:  # ended by a signal: the server's word, or its death
+        time.sleep(every_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # not a secret
+        tidy(store)
+
+
+if __name__ == "__main__":
+    main()
