@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from flask import current_app, g, request
@@ -89,6 +90,11 @@ class Gate:
     def may(self, name: RepositoryName, action: str) -> bool:
         """Whether the caller may do one thing on one repository, as /v2 sees it; for lists of what is allowed."""
         return may((name, action), self.identify(), self._situation(), self._is_private)
+
+    def may_list(self, name: RepositoryName) -> bool:
+        """Whether the catalog names `name` to the caller: a token for the catalog covers no repository by itself."""
+        holder = replace(self.identify(), ceiling=None)
+        return may((name, "pull"), holder, self._situation(), self._is_private)
 
     def may_see(self, name: RepositoryName) -> bool:
         """Whether a list of models may show `name` to the caller."""

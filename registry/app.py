@@ -136,7 +136,7 @@ def _ping() -> ResponseReturnValue:
 
 
 def _catalog() -> ResponseReturnValue:
-    return tags.list_repositories(_can_pull)
+    return tags.list_repositories(current_gate().may_list)
 
 
 def _can_pull(name: RepositoryName) -> bool:

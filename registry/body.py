@@ -10,6 +10,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 _DISCARD_S = 2.0
 
 
+class BodyBroken(OSError):
+    """The client, or its connection, stopped in the middle of the body."""
+
+
 class RequestBody:
     """Reads the server's own input: Werkzeug's wrapper would turn a lost client into a 400 of its own."""
 
@@ -20,17 +24,15 @@ class RequestBody:
             self._left = 0  # a server that marks no end of a chunked body would let us read for ever
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, b"" at the end. Raises OSError when the connection or its framing broke."""
+        """Up to `size` bytes, b"" at the end. Raises BodyBroken."""
         if self._left is not None:
             size = self._left if size < 0 else min(size, self._left)
             if size == 0:
                 return b""
         try:
             piece: bytes = self._input.read(size)
-        except OSError:
-            raise
         except Exception as error:  # the server's parser errors share no base with OSError
-            raise OSError(f"the request body broke off: {error}") from error
+            raise BodyBroken(f"the request body broke off: {error}") from error
         if self._left is not None:
             self._left -= len(piece)
         return piece

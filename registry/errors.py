@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from auth.errors import AccessDenied, AuthError, Unauthorized
-from registry.body import RequestBody
+from registry.body import BodyBroken, RequestBody
 from storage import errors as storage
 
 _DRAIN_BYTES = 2**20
@@ -88,6 +88,7 @@ def install(app: Flask) -> None:
     """Register the tables: OCI errors below /v2, the Ollama shape below /api, the OpenAI shape below /v1."""
     app.register_error_handler(storage.StorageError, _expected)
     app.register_error_handler(AuthError, _expected)
+    app.register_error_handler(BodyBroken, _broken)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -102,6 +103,13 @@ def _expected(error: Exception) -> ResponseReturnValue:
     if response.status_code in (503, 507):
         response.headers["Retry-After"] = "5"
     return response
+
+
+def _broken(error: BodyBroken) -> ResponseReturnValue:
+    """Most often nobody is left to read this; the session, where there is one, keeps what arrived."""
+    if is_oci_path():
+        return oci_response(400, [{"code": "SIZE_INVALID", "message": str(error), "detail": {}}])
+    return plain_error(400, str(error))
 
 
 def _native(error: Exception) -> ResponseReturnValue:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Response, request
+from flask import Response, g, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge, RequestURITooLarge
 
 from registry.body import read_body
 from registry.conditions import is_current
-from registry.errors import RequestInvalid
 from registry.services import config, store
 from registry.urls import base_url
 from storage.digest import Digest
@@ -18,10 +17,7 @@ from storage.repositories import StoredManifest
 
 MANIFEST_MAX_BYTES = 4 * 2**20
 _TAGS_MAX = 100
-
-
-class TooManyTags(RequestInvalid):
-    """More tag parameters than one push may have."""
+_TAG_LINES = 50
 
 
 def known_reference(text: str) -> Tag | Digest:
@@ -47,12 +43,10 @@ def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
 def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     """end-7: store a manifest and move its tags, all or nothing.
 
-    Raises DigestInvalid, TagInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown.
+    Raises DigestInvalid, TagInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, RequestURITooLarge.
     """
     target = parse_reference(reference)
-    tags = [Tag.parse(text) for text in request.args.getlist("tag")] if isinstance(target, Digest) else []
-    if len(tags) > _TAGS_MAX:
-        raise TooManyTags(f"at most {_TAGS_MAX} tags in one push", tags=len(tags))
+    tags = _tag_parameters() if isinstance(target, Digest) else []
     manifest = store().repositories.put_manifest(
         name,
         target,
@@ -60,14 +54,15 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
         request.headers.get("Content-Type"),
         tags=tags,
         allow_sparse=config().allow_sparse,
+        principal=g.identity.principal,
     )
     response = Response(status=201)
     response.headers["Location"] = f"{base_url()}/v2/{name}/manifests/{manifest.digest}"
     response.headers["Docker-Content-Digest"] = str(manifest.digest)
     if manifest.subject is not None:
         response.headers["OCI-Subject"] = str(manifest.subject)
-    for tag in tags:
-        response.headers.add("OCI-Tag", str(tag))
+    for line in _tag_lines(tags):
+        response.headers.add("OCI-Tag", line)
     return response
 
 
@@ -75,6 +70,20 @@ def delete_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue
     """end-9: a tag alone, or by digest the manifest with every tag on it. Raises ManifestUnknown, NameUnknown."""
     store().repositories.delete_manifest(name, known_reference(reference))
     return Response(status=202)
+
+
+def _tag_lines(tags: list[Tag]) -> list[str]:
+    """A header line a tag, as every client reads it; joined where there are many: clients refuse a hundred lines."""
+    texts = [str(tag) for tag in tags]
+    return texts if len(texts) <= _TAG_LINES else [",".join(texts)]
+
+
+def _tag_parameters() -> list[Tag]:
+    """Each tag of the query once. Raises TagInvalid, RequestURITooLarge."""
+    texts = request.args.getlist("tag")
+    if len(texts) > _TAGS_MAX:
+        raise RequestURITooLarge(f"at most {_TAGS_MAX} tags in one push")
+    return [Tag.parse(text) for text in dict.fromkeys(texts)]
 
 
 def _manifest_body() -> bytes:

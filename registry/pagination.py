@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -29,5 +30,9 @@ def requested_page(*, default: int, most: int) -> Page:
 
 def link_to_next(path: str, page: Page, last: str) -> dict[str, str]:
     """The Link header of a page that ends with `last` and is not the final one."""
-    query = urlencode({"n": page.n, "last": last}, quote_via=quote)
-    return {"Link": f'<{quote(path)}?{query}>; rel="next"'}
+    return {"Link": next_link(path, {"n": str(page.n), "last": last})}
+
+
+def next_link(path: str, query: Mapping[str, str]) -> str:
+    """The value of a Link header to the page that `query` asks for."""
+    return f'<{quote(path)}?{urlencode(query, quote_via=quote)}>; rel="next"'

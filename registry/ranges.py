@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.errors import RangeInvalid
 
 _DIGITS_MAX = 19  # 2**63 has 19 digits
+_RANGES_MAX = 16  # parts in one answer
 _SPEC = re.compile(rf"(\d{{0,{_DIGITS_MAX}}})-(\d{{0,{_DIGITS_MAX}}})")
 
 
@@ -23,25 +25,42 @@ class ByteRange:
         return self.last - self.first + 1
 
 
-def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """The one range of `header` within `size` bytes; None to send the whole blob.
+def parse_ranges(header: str | None, size: int) -> Sequence[ByteRange]:
+    """The ranges of `header` within `size` bytes, joined where they touch; empty to send the whole blob.
 
-    Another unit, several ranges and text that is no range are answered with the whole blob, as RFC 9110 allows; a
-    range whose end lies before its start is refused, as the conformance suite wants. Raises RangeInvalid.
+    Another unit, text that is no range, very many ranges, and ranges that would send some bytes twice over are answered
+    with the whole blob, as RFC 9110 allows; a range whose end lies before its start is refused, as the conformance
+    suite wants. Raises RangeInvalid when no range has a byte.
     """
-    if header is None:
-        return None
-    unit, equals, spec = header.partition("=")
-    match = _SPEC.fullmatch(spec.strip())
-    if unit.strip().lower() != "bytes" or not equals or match is None or match[0] == "-":
-        return None
-    if not match[1]:
-        length = min(int(match[2]), size)
-        if length == 0:
-            raise RangeInvalid("no byte of the blob lies in the range", range=header, size=size)
-        return ByteRange(size - length, size - 1)
-    first = int(match[1])
-    last = min(int(match[2]), size - 1) if match[2] else size - 1
-    if first >= size or last < first:
-        raise RangeInvalid("no byte of the blob lies in the range", range=header, size=size)
-    return ByteRange(first, last)
+    unit, _, listed = (header or "").partition("=")
+    specs = [spec.strip() for spec in listed.split(",")]
+    matches = [match for spec in specs if spec and (match := _SPEC.fullmatch(spec)) and match[0] != "-"]
+    if unit.strip().lower() != "bytes" or not matches or len(matches) < sum(map(bool, specs)):
+        return ()
+    found = [wanted for match in matches if (wanted := _within(match[1], match[2], size)) is not None]
+    if not found:
+        raise RangeInvalid("no byte of the blob lies in the range", range=listed[:256], size=size)
+    joined = _joined(found)
+    is_excessive = len(joined) > _RANGES_MAX or sum(wanted.size for wanted in found) > size
+    return () if is_excessive else joined
+
+
+def _within(first: str, last: str, size: int) -> ByteRange | None:
+    """One range as far as it lies in the blob; None when no byte does."""
+    if not first:
+        wanted = ByteRange(max(size - int(last), 0), size - 1)
+    else:
+        wanted = ByteRange(int(first), min(int(last), size - 1) if last else size - 1)
+    return wanted if wanted.size > 0 else None
+
+
+def _joined(ranges: Sequence[ByteRange]) -> list[ByteRange]:
+    """Ranges that overlap or touch made one, in the order in which the first of each was asked for."""
+    joined: list[tuple[int, ByteRange]] = []
+    for place, wanted in sorted(enumerate(ranges), key=lambda each: each[1].first):
+        if joined and wanted.first <= joined[-1][1].last + 1:
+            before, other = joined[-1]
+            joined[-1] = (min(before, place), ByteRange(other.first, max(other.last, wanted.last)))
+        else:
+            joined.append((place, wanted))
+    return [wanted for _, wanted in sorted(joined, key=lambda each: each[0])]

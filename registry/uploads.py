@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 
+from auth.access import Right, current_gate
+from auth.errors import AccessDenied
 from registry.blobs import blob_created
 from registry.body import RequestBody
 from registry.errors import refusal
@@ -24,6 +27,7 @@ from storage.errors import (
     SizeInvalid,
     StorageError,
     UploadBusy,
+    UploadUnknown,
 )
 from storage.reference import RepositoryName
 from storage.uploads import ChunkRange, Upload
@@ -35,7 +39,7 @@ _IGNORED_BODY_BYTES = 64 * 2**10
 def start_upload(name: RepositoryName, can_pull: Callable[[RepositoryName], bool]) -> ResponseReturnValue:
     """end-4 and end-11: open a session, take a whole blob, or mount one that the caller may read.
 
-    Raises DigestInvalid, SizeInvalid.
+    Raises DigestInvalid, SizeInvalid, Unauthorized.
     """
     mount, digest = request.args.get("mount"), request.args.get("digest")
     if mount is not None and _mount(name, Digest.parse(mount), can_pull):
@@ -72,8 +76,22 @@ def complete_upload(name: RepositoryName, upload_id: str) -> ResponseReturnValue
     mistyped. A repeated PUT of a finished session gets the first answer. Raises UploadUnknown, DigestInvalid.
     """
     digest = Digest.parse(request.args.get("digest", ""))
-    if store().uploads.finished(name, upload_id) == digest:
+    if _was_finished(name, upload_id, digest):
         return blob_created(name, digest, base_url())
+    try:
+        return _complete(name, upload_id, digest)
+    except UploadUnknown:
+        if _was_finished(name, upload_id, digest):  # by the first of two equal requests, while the second waited
+            return blob_created(name, digest, base_url())
+        raise
+
+
+def _was_finished(name: RepositoryName, upload_id: str, digest: Digest) -> bool:
+    """Whether this PUT has been carried out already, and what it stored is still here."""
+    return store().uploads.finished(name, upload_id) == digest and _is_linked(name, digest)
+
+
+def _complete(name: RepositoryName, upload_id: str, digest: Digest) -> Response:
     upload = _resume(name, upload_id)
     before = upload.offset
     try:
@@ -120,8 +138,8 @@ def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
     try:
         upload.append(_body(), chunk=None, length=request.content_length)
         upload.commit(digest)
-    except StorageError:
-        upload.cancel()
+    except BaseException:
+        upload.cancel()  # nobody was told its id
         raise
     return blob_created(name, digest, base_url())
 
@@ -131,7 +149,7 @@ def _is_linked(name: RepositoryName, digest: Digest) -> bool:
         store().blobs.stat(name, digest)
     except (BlobUnknown, NameUnknown):
         return False
-    store().blobs.renew_lease(name, digest)
+    store().blobs.renew_lease(name, digest, principal=g.identity.principal)
     return True
 
 
@@ -145,7 +163,22 @@ def _mount(name: RepositoryName, digest: Digest, can_pull: Callable[[RepositoryN
             sources = [RepositoryName.parse(source_text)]
         except NameInvalid:  # the ollama client names files and other registries' models here
             return False
-    return any(can_pull(source) and store().blobs.mount(digest, source=source, into=name) for source in sources)
+        if not can_pull(sources[0]):
+            _ask_for_wider_token(name, sources[0])
+    mount, principal = store().blobs.mount, g.identity.principal
+    return any(can_pull(source) and mount(digest, source=source, into=name, principal=principal) for source in sources)
+
+
+def _ask_for_wider_token(name: RepositoryName, source: RepositoryName) -> None:
+    """Challenge a caller who may read the source, but whose bearer token does not say so.
+
+    Clients keep the token of their first request; without the challenge they would send gigabytes that are here.
+    Whether the blob is in the source plays no part, or a narrow token could tell. Raises Unauthorized.
+    """
+    gate = current_gate()
+    if gate.identify().ceiling is not None:
+        with suppress(AccessDenied):  # no token would help: the push goes on without the mount
+            gate.check(Right.PUSH, (name, "push"), (source, "pull"))
 
 
 def _algorithm(text: str | None) -> str | None:

@@ -26,6 +26,7 @@ from storage.store import Store
 JSON = dict[str, Any]
 MAX_TEXT_LAYER = 1024**2
 _MAX_LICENSES = 32
+_LISTED_TEXT, _LISTED_ITEMS = 128, 16
 _recent: Recent[tuple[str, str], Model] = Recent(64)  # a header may keep some MiB
 _summaries: Recent[tuple[str, str], Summary | None] = Recent(20_000)  # about 1 kB each
 
@@ -123,11 +124,12 @@ def model_details(layers: Layers, config: JSON, header: Header) -> JSON:
     return details
 
 
-def summary(store: Store, repository: RepositoryName, digest: Digest, raw: bytes) -> Summary | None:
-    """What a list of models shows of the manifest `raw`; None when it is no model. Reads a few kilobytes, once."""
+def summary(store: Store, repository: RepositoryName, digest: Digest) -> Summary | None:
+    """What a list of models shows of a manifest; None when it is no model. Reads it and a few kilobytes more, once."""
 
     def compute() -> Summary | None:
         try:
+            raw = store.repositories.get_manifest(repository, digest).raw
             return _summarise(store, repository, parse_layers(raw))
         except (ModelUnusable, GGUFInvalid):
             return None
@@ -136,7 +138,7 @@ def summary(store: Store, repository: RepositoryName, digest: Digest, raw: bytes
 
 
 def _summarise(store: Store, repository: RepositoryName, layers: Layers) -> Summary:
-    config = _read_config(store, repository, layers)
+    config = _short(_read_config(store, repository, layers))
     weights, projectors, _ = _choose(store, repository, layers)
     # the parameter count alone needs the whole header, and most configs state it
     header = _header(store, repository, weights, is_whole=not config.get("model_type"))
@@ -238,6 +240,19 @@ def _read_config(store: Store, repository: RepositoryName, layers: Layers) -> JS
         return _object("config", [read_text(store, repository, layers.config)])
     except ModelUnusable:
         return {}
+
+
+def _short(config: JSON) -> JSON:
+    """A config as a list can afford it: its texts are a pusher's, and thousands of them are kept."""
+    kept: JSON = {}
+    for key, value in config.items():
+        if isinstance(value, str):
+            kept[key] = value[:_LISTED_TEXT]
+        elif isinstance(value, list):
+            kept[key] = [text[:_LISTED_TEXT] for text in strings(value)[:_LISTED_ITEMS]]
+        elif isinstance(value, int | float):
+            kept[key] = value
+    return kept
 
 
 def _object(kind: str, texts: Sequence[str]) -> JSON:

@@ -50,7 +50,7 @@ def _entry(row: TaggedManifest) -> JSON | None:
     if name is None:
         return None
     try:
-        found = summary(store(), row.repository, row.digest, row.raw)
+        found = summary(store(), row.repository, row.digest)
     except StorageError as error:  # a mirror lists what it does not hold yet
         log.debug("cannot read %s: %s", name, error)
         return None

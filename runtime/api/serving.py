@@ -78,7 +78,7 @@ class Call:
     def find_model(self, missing: str) -> Model:
         """The stored model. `missing`: the route's words for one that is not there. Raises Refused, AccessDenied."""
         if not self.model_name:
-            raise Refused(404, missing.format(""))
+            raise Refused(404, NOT_FOUND.format(""))
         name = parse_name(self.model_name)
         current_gate().check(Right.INFER, (name.repository, "infer"))  # first: a refusal tells nothing of what is here
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 from runtime.messages import ModelSpec
 from runtime.options import LoadOptions
@@ -10,6 +11,7 @@ from runtime.supervisor.settings import SupervisorSettings
 
 _LEAST_CONTEXT = 4
 _MOST_PARALLEL = 8
+_MOST_BATCH = 8192  # tokens a step
 _CACHE_SHARE = {"f16": 1.0, "q8_0": 34 / 64, "q4_0": 18 / 64}  # bytes of a block of 32 numbers, against f16
 
 
@@ -31,14 +33,24 @@ def plan_load(spec: ModelSpec, settings: SupervisorSettings) -> LoadPlan:
     inputs are packed into one batch.
     """
     context = context_length(spec, settings)
+    options = bounded(spec.options, context)
     if spec.is_embedding:
-        return LoadPlan(spec.options, context, 1, size_of(spec, settings, context, 1))
+        return LoadPlan(options, context, 1, size_of(spec, settings, context, 1))
     parallel = settings.num_parallel
     if parallel <= 0:
         parallel = _MOST_PARALLEL
         while parallel > 1 and size_of(spec, settings, context, parallel) > settings.budget_bytes // 2:
             parallel //= 2
-    return LoadPlan(spec.options, context, parallel, size_of(spec, settings, context, parallel))
+    return LoadPlan(options, context, parallel, size_of(spec, settings, context, parallel))
+
+
+def bounded(options: LoadOptions, context: int) -> LoadOptions:
+    """The options with what costs memory or threads cut to what can be of use: they come from clients and layers."""
+    return replace(
+        options,
+        num_batch=min(options.num_batch, context, _MOST_BATCH),
+        num_thread=min(options.num_thread, os.cpu_count() or 1),
+    )
 
 
 def context_length(spec: ModelSpec, settings: SupervisorSettings) -> int:

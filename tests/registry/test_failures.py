@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import DOCKER_MANIFEST, MODEL_TYPE, Client
+from tests.client import CONFIG_TYPE, DOCKER_MANIFEST, MODEL_TYPE, Client
 from tests.server import ROOT, is_alive, running_server, start_server, wait_for
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -392,6 +392,22 @@ def test_nothing_a_failed_push_left_is_listed(admin: Client, stranger: Client, t
     listed = [model["name"] for model in stranger.request("GET", "/api/tags").json["models"]]
 
     assert not [name for name in listed if name.startswith("shared/half")]
+
+
+def test_one_odd_model_hides_no_other(admin: Client, stranger: Client, tiny_model: str, tiny_gguf: Path) -> None:
+    config = b'{"model_format":"gguf","model_family":"\\ud800","capabilities":["\\udfff"]}'
+    layers = [
+        {"mediaType": MODEL_TYPE, "digest": admin.push_blob("shared/odd", tiny_gguf), "size": tiny_gguf.stat().st_size}
+    ]
+    descriptor = {"mediaType": CONFIG_TYPE, "digest": admin.push_blob("shared/odd", config), "size": len(config)}
+    manifest = {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": descriptor, "layers": layers}
+    assert admin.put_manifest("shared/odd", "latest", json.dumps(manifest).encode()).status == 201
+
+    listed = stranger.request("GET", "/api/tags")
+
+    assert listed.status == 200
+    assert tiny_model in [model["name"] for model in listed.json["models"]]
+    assert stranger.post_json("/api/show", {"model": "shared/odd"}).status == 200
 
 
 def test_eight_streams_say_what_each_says_alone(stranger: Client, tiny_model: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from typing import Any
 
 import pytest
 
 from tests.client import CONFIG_TYPE, Client
-from tests.server import Server
+from tests.server import Server, wait_for
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -404,3 +405,34 @@ def test_a_proxy_on_this_machine_opens_no_door(stranger: Client, tiny_model: str
     assert direct.status == 200
     assert proxied.status == 403
     assert "error" in proxied.json
+
+
+def test_a_hundred_tags_come_back_in_one_line(admin: Client) -> None:
+    raw = image(admin, "v2/hundred")
+    query = "&".join(f"tag=t{number}" for number in range(100))
+
+    put = admin.put_manifest("v2/hundred", f"{digest_of(raw)}?{query}", raw, OCI_MANIFEST)
+
+    assert put.status == 201
+    assert len(put.headers["OCI-Tag"].split(",")) == 100
+
+
+def test_a_broken_body_is_the_clients_and_leaves_no_session(admin: Client, shared_server: Server) -> None:
+    staged = set((shared_server.data / "uploads").iterdir())
+    head = f"POST /v2/v2/broken/blobs/uploads/?digest={DIGEST} HTTP/1.1\r\nHost: {admin.host}\r\n"
+    head += f"Authorization: Bearer {admin.token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    host, port = admin.host.split(":")
+    with socket.create_connection((host, int(port)), 30) as raw:
+        raw.sendall(head.encode() + b"5\r\nhello\r\nnot a size\r\n")
+        answer = raw.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+    wait_for(lambda: set((shared_server.data / "uploads").iterdir()) <= staged, 5, "the session to be gone")
+
+
+def test_a_repeated_put_does_not_speak_for_a_blob_that_is_gone(admin: Client) -> None:
+    location = admin.request("POST", "/v2/v2/again/blobs/uploads/").headers["Location"]
+    assert admin.request("PUT", f"{location}?digest={DIGEST}", BLOB).status == 201
+    assert admin.request("DELETE", f"/v2/v2/again/blobs/{DIGEST}").status == 202
+
+    assert admin.request("PUT", f"{location}?digest={DIGEST}").status == 404

@@ -204,7 +204,7 @@ def test_the_list_agrees_with_the_model(store: Store, tiny: Path) -> None:
     push_model(store, "m", tiny)
     (row,) = store.repositories.tagged(after=None, limit=10)
 
-    found = summary(store, row.repository, row.digest, row.raw)
+    found = summary(store, row.repository, row.digest)
 
     model = loaded(store, "m")
     assert found is not None
