@@ -61,12 +61,6 @@ def write_tiny_gguf(
     return path
 
 
-def smollm2_path() -> Path | None:
-    """The real 135M model for slow tests, where it has been fetched; None elsewhere."""
-    path = Path(__file__).parent.parent / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return path if path.is_file() else None
-
-
 def _vocabulary() -> tuple[list[str], list[gguf.TokenType]]:
     """All bytes in their printable spelling, the merges, then the control tokens."""
     alphabet = list(byte_spelling().values())

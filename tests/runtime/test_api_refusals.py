@@ -48,7 +48,7 @@ REFUSALS = [
     ("chat", CHAT | {"format": {"type": "object"}}, 501, "format is not supported by this server yet"),
     ("chat", CHAT | {"format": "xml"}, 500, 'invalid format: "\\"xml\\""; ' + FORMAT_ENDS),
     ("chat", CHAT | {"format": []}, 500, 'invalid format: "[]"; ' + FORMAT_ENDS),
-    ("embed", {"input": "x"}, 404, 'model "" not found, try pulling it first'),
+    ("embed", {"input": "x"}, 404, "model '' not found"),
     ("embed", {"model": "nope", "input": "x"}, 404, 'model "nope" not found, try pulling it first'),
     ("embed", {"model": "nope", "input": 1}, 400, "invalid input type"),
     ("embed", {"model": "bert", "input": ["x", 1]}, 400, "invalid input type"),

@@ -1,4 +1,4 @@
-"""A real model, where it has been fetched: the promises that a random one could keep by chance."""
+"""A real model: the promises that a random one could keep by chance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from demo import smollm2
 from runtime.supervisor.lease import Lease
 from tests.supervised import answer, request, spec_of, supervised
-from tests.tiny_gguf import smollm2_path
 
-PATH = smollm2_path()
-pytestmark = pytest.mark.skipif(PATH is None, reason="the model is not in .cache/")
 SUBJECTS = ["the sea", "bread", "a clock", "winter", "the moon", "paper", "a bridge", "honey"]
 TEXTS = [f"<|im_start|>user\nTell me about {what}.{' Be kind.' * n}<|im_end|>\n<|im_start|>assistant\n"
          for n, what in enumerate(SUBJECTS)]  # fmt: skip
@@ -21,10 +19,9 @@ TEXTS = [f"<|im_start|>user\nTell me about {what}.{' Be kind.' * n}<|im_end|>\n<
 
 @pytest.fixture(scope="module")
 def lease(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lease]:
-    assert PATH is not None
     with (
         supervised(tmp_path_factory.mktemp("run"), num_parallel=8) as running,
-        running.client.lease(spec_of(PATH)) as held,
+        running.client.lease(spec_of(smollm2.fetch())) as held,
     ):
         yield held
 
@@ -60,8 +57,7 @@ def test_a_prompt_seen_before_is_not_read_again(lease: Lease) -> None:
 
 
 def test_the_file_is_mapped(lease: Lease) -> None:
-    assert PATH is not None
-    maps = [path for path in Path("/proc").glob("[0-9]*/maps") if _mentions(path, PATH)]
+    maps = [path for path in Path("/proc").glob("[0-9]*/maps") if _mentions(path, smollm2.CACHED)]
 
     assert maps
 
