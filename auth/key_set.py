@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from auth.errors import KeyInvalid, KeyStoreInvalid
-from auth.keys import PrivateKey, PublicKey, stage_file, sync_folder
+from auth.keys import PrivateKey, PublicKey, stage_file
+from storage.durable import sync_folder
 
 _NAME: Final = re.compile(r"token-(?P<number>[1-9][0-9]{0,5})\.pem")
 _MAX_KEYS: Final = 16

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from auth.errors import KeyInvalid
+from storage.durable import sync_folder
 
 KEY_TYPE: Final = "ssh-ed25519"
 SIGNATURE_BYTES: Final = 64
@@ -210,15 +211,6 @@ def stage_file(path: Path, data: bytes, *, mode: int) -> Path:
             staged.unlink()
         raise
     return staged
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and links within `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def token_request_url(realm: str, service: str, scope: str, ts: int, nonce: str) -> str:

@@ -25,6 +25,7 @@ from registry.remotes.retry import Retry
 from runtime.errors import ModelUnusable
 from runtime.layers import Layer, parse_layers
 from storage.digest import Digest
+from storage.durable import sync_folder
 from storage.errors import DigestInvalid
 from storage.reference import Tag
 
@@ -71,7 +72,7 @@ class Pull:
             finally:
                 bar.close()
             partial.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def _weights_layer(self, tag: Tag) -> Layer:
         manifest = self._remote.manifest(tag)
@@ -228,11 +229,3 @@ def _locked(partial: Path) -> Iterator[BinaryIO]:
         if not is_ours:
             raise LocalFileUnfit(f"another pull is writing {partial}")
         yield file
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

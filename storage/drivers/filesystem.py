@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from storage import layout
 from storage.drivers.protocol import StagedWriter, check_key
+from storage.durable import sync_folder
 from storage.errors import KeyUnknown, StorageError, StorageFull, StorageUnavailable
 
 _COPY_BYTES: Final = 1024 * 1024
@@ -110,7 +111,7 @@ class FilesystemDriver:
         path = self._staged(key)
         with _refusals(key):
             path.open("xb").close()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return key
 
     @contextmanager
@@ -162,12 +163,12 @@ class FilesystemDriver:
             if not target.parent.is_dir():
                 self._make_folders(target.parent)
             source.rename(target)
-            _sync_folder(target.parent)  # the old name may come back, which only leaves something to sweep
+            sync_folder(target.parent)  # the old name may come back, which only leaves something to sweep
 
     def _make_folders(self, folder: Path) -> None:
         for parent in (*reversed(folder.relative_to(self._objects).parents), folder.relative_to(self._objects)):
             (self._objects / parent).mkdir(mode=0o700, exist_ok=True)
-            _sync_folder((self._objects / parent).parent)
+            sync_folder((self._objects / parent).parent)
 
     def _open_staged(self, handle: str) -> BinaryIO:
         staged = self._staged(handle)
@@ -183,14 +184,6 @@ class FilesystemDriver:
 
     def _staged(self, handle: str) -> Path:
         return self._uploads / check_key(handle).replace("/", ".")  # no key has a dot
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
