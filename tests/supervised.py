@@ -99,3 +99,9 @@ def eventually(fact: Callable[[], bool], *, within_s: float = 5.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def runner_pid(client: Supervisor, name: str = "tiny") -> int:
+    """The process of the one runner of that name."""
+    (pid,) = [loaded.pid for loaded in client.ps() if loaded.name == name]
+    return pid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.store import Store
 from tests.stored_models import open_store, push_layers, push_model
+from tests.supervised import Supervised, start_supervisor
 from tests.tiny_gguf import write_tiny_gguf
 
 THINKING = (
@@ -28,6 +29,21 @@ THINKING = (
     "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}"
 )
 TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    """A supervisor of one's own, with settings of one's own."""
+    started: list[Supervised] = []
+
+    def start(**settings: object) -> Supervised:
+        started.append(start_supervisor(tmp_path / "run", **settings))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait(5)
 
 
 @pytest.fixture(scope="session")

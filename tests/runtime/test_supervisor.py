@@ -21,7 +21,6 @@ from runtime.errors import (
 )
 from runtime.messages import Done, GenerateRequest, Piece
 from runtime.options import SampleOptions
-from runtime.supervisor.client import Supervisor
 from runtime.wire import Channel
 from tests.supervised import (
     Supervised,
@@ -29,8 +28,8 @@ from tests.supervised import (
     eventually,
     is_alive,
     request,
+    runner_pid,
     spec_of,
-    start_supervisor,
     supervised,
 )
 from tests.tiny_gguf import write_tiny_gguf
@@ -53,26 +52,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     """For tests that leave nothing behind."""
     with supervised(tmp_path_factory.mktemp("run")) as running:
         yield running
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """A supervisor of one's own, with settings of one's own."""
-    started: list[Supervised] = []
-
-    def start(**settings: object) -> Supervised:
-        started.append(start_supervisor(tmp_path / "run", **settings))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.process.kill()
-        running.process.wait(5)
-
-
-def runner_pid(client: Supervisor, name: str = "tiny") -> int:
-    (pid,) = [loaded.pid for loaded in client.ps() if loaded.name == name]
-    return pid
 
 
 def test_a_lease_loads_the_model_and_answers(shared: Supervised, tiny: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,16 @@ import pytest
 from runtime.errors import RunnerGone, SupervisorGone
 from runtime.messages import Done
 from runtime.supervisor.client import Supervisor
-from tests.supervised import ROOT, Supervised, answer, eventually, is_alive, request, spec_of, start_supervisor
+from tests.supervised import (
+    ROOT,
+    Supervised,
+    answer,
+    eventually,
+    is_alive,
+    request,
+    runner_pid,
+    spec_of,
+)
 from tests.tiny_gguf import write_tiny_gguf
 
 ENDLESS = request("hello", tokens=-1, temperature=1.0)
@@ -25,26 +34,6 @@ ENDLESS = request("hello", tokens=-1, temperature=1.0)
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """A supervisor of one's own, with settings of one's own."""
-    started: list[Supervised] = []
-
-    def start(**settings: object) -> Supervised:
-        started.append(start_supervisor(tmp_path / "run", **settings))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.process.kill()
-        running.process.wait(5)
-
-
-def runner_pid(client: Supervisor, name: str = "tiny") -> int:
-    (pid,) = [loaded.pid for loaded in client.ps() if loaded.name == name]
-    return pid
 
 
 def test_a_runner_killed_in_mid_stream_takes_nobody_with_it(start: Callable[..., Supervised], tiny: Path) -> None:
