@@ -31,7 +31,7 @@ _log: Final = logging.getLogger("tonnage.janitor")
 def tidy(store: Store) -> None:
     """One turn. A store that does not answer is tidied the next time."""
     try:
-        expired = _expire_uploads(store)
+        expired = _expire_uploads(store) + store.collector.forget_staged()
         deadline = time.monotonic() + _SWEEP_S
         swept = store.collector.sweep(go_on=lambda: time.monotonic() < deadline)
     except StorageError as error:

@@ -63,6 +63,10 @@ class UploadBusy(StorageError):
     """Another request is writing to the session. `offset`: bytes that are safely stored."""
 
 
+class StagedBusy(StorageError):
+    """Somebody else has the staged bytes open for writing: a writer that stands still, and may yet wake up."""
+
+
 class ChunkOutOfOrder(StorageError):
     """The chunk does not begin where the session ends. `offset`: bytes that are safely stored."""
 

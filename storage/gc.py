@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,6 +152,14 @@ class Collector:
             if adopted >= limit:
                 break
         return adopted + self._adopt(page, older_than_s)
+
+    def forget_staged(self, *, older_than_s: float = ORPHAN_S) -> int:
+        """Drop staged bytes of which no session tells, left by a crash between bytes and row; how many."""
+        return self._driver.sweep_staged(self._known_handles, older_than_s=older_than_s)
+
+    def _known_handles(self, handles: Collection[str]) -> set[str]:
+        with self._database.connect() as connection:
+            return set(connection.execute(select(UploadRow.handle).where(UploadRow.handle.in_(handles))).scalars())
 
     def _adopt(self, keys: list[str], older_than_s: float) -> int:
         adopted = 0

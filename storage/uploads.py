@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -17,8 +19,16 @@ from storage.blobs import BlobInfo, admit
 from storage.claims import Claim, claimed
 from storage.db import Database
 from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
-from storage.drivers.protocol import Driver
-from storage.errors import ChunkOutOfOrder, DigestInvalid, SizeInvalid, StorageFull, UploadBusy, UploadUnknown
+from storage.drivers.protocol import Driver, StagedWriter
+from storage.errors import (
+    ChunkOutOfOrder,
+    DigestInvalid,
+    SizeInvalid,
+    StagedBusy,
+    StorageFull,
+    UploadBusy,
+    UploadUnknown,
+)
 from storage.intake import READ_BYTES, Intake
 from storage.models import Repository
 from storage.models import Upload as Row
@@ -149,7 +159,7 @@ class Upload:
             size = length if chunk is None else chunk.size
             marks = {"chunk_start": chunk and self.offset, "chunk_states": states if chunk else None, "chunk_end": None}
             try:
-                with self._driver.append(claim.row.handle, at=self.offset) as writer:
+                with self._writer(claim) as writer:
                     intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
                     try:
                         intake.run(stream, limit=size)
@@ -169,8 +179,36 @@ class Upload:
             return  # all that arrived was saved, and the next writer may be at work
         with self._database.connect() as connection:
             self.offset = connection.execute(select(Row.offset).where(Row.id == self.id)).scalar_one()
-        with self._driver.append(claim.row.handle, at=self.offset):
+        with self._writer(claim):
             pass
+
+    @contextmanager
+    def _writer(self, claim: Claim) -> Iterator[StagedWriter]:
+        """Append where the session ends."""
+        with ExitStack() as held:
+            try:
+                append = self._driver.append(claim.row.handle, at=self.offset, fence=claim.keep)
+                writer = held.enter_context(append)
+            except StagedBusy:
+                self._part_ways(claim)
+                append = self._driver.append(claim.row.handle, at=self.offset, fence=claim.keep)
+                writer = held.enter_context(append)
+            yield writer
+
+    def _part_ways(self, claim: Claim) -> None:
+        """Leave the staged bytes to the writer before us: it holds them open, stands still, and may yet write.
+
+        What is durable is copied to where only we write. Its claim has lapsed: all it can still do is find out.
+        """
+        left, key = claim.row.handle, layout.new_blob_key()
+        handle = self._driver.restage(left, key, size=self.offset, keep=claim.keep)
+        try:
+            claim.save(handle=handle, storage_key=key)
+        except BaseException:
+            self._driver.discard(handle)
+            raise
+        claim.row.handle, claim.row.storage_key = handle, key
+        self._driver.discard(left)
 
     def _enter(self, claim: Claim, chunk: ChunkRange, *, may_repeat: bool) -> dict[str, str]:
         """The hash states where `chunk` begins; the session steps back if it must. Raises ChunkOutOfOrder."""
@@ -215,7 +253,11 @@ class Upload:
                 digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
             if digests[digest.algorithm] != digest:
                 raise DigestInvalid("the bytes have another digest", digest=str(digest), offset=row.offset)
-            self._driver.publish(row.handle, size=row.offset)
+            try:
+                self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
+            except StagedBusy:
+                self._part_ways(claim)
+                self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
             with self._database.write() as session:
                 claim.change(session, finished_digest=str(digest), writer=None, touched_at=time.time())
                 names = digests.values()

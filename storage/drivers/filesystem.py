@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from storage import layout
-from storage.drivers.protocol import StagedWriter, check_key
+from storage.drivers.protocol import Fence, StagedWriter, check_key, hold_soon, no_fence
 from storage.durable import sync_folder
 from storage.errors import KeyUnknown, StorageError, StorageFull, StorageUnavailable
 
 _COPY_BYTES: Final = 1024 * 1024
+_HOLD_TRIES: Final = 5
+_SWEEP_PAGE: Final = 500
+_TEMPORARY: Final = "~"  # no key has one
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -68,7 +74,7 @@ class FilesystemDriver:
 
     def write(self, key: str, source: BinaryIO) -> int:
         path, size = self._path(key), 0
-        temporary = self._uploads / f"{secrets.token_hex(16)}~"  # no key has a tilde
+        temporary = self._uploads / f"{secrets.token_hex(16)}{_TEMPORARY}"
         try:
             with _refusals(key):
                 file = temporary.open("xb", buffering=0)
@@ -115,13 +121,15 @@ class FilesystemDriver:
         return key
 
     @contextmanager
-    def append(self, handle: str, *, at: int) -> Iterator[StagedWriter]:
-        with _refusals(handle):
-            file = self._open_staged(handle)
-        with file:
+    def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> Iterator[StagedWriter]:
+        with self._held(handle) as (file, path):
+            fence()
             with _refusals(handle):
                 if file.seek(0, os.SEEK_END) < at:
                     raise KeyUnknown("staged bytes are gone", key=handle)
+                if path != self._staged(handle):
+                    # Published, but the commit died before its row: the session lives on and takes its bytes back.
+                    path.rename(self._staged(handle))
                 file.truncate(at)
                 file.seek(at)
             yield _Writer(handle, file)
@@ -134,23 +142,46 @@ class FilesystemDriver:
             except FileNotFoundError:
                 return self._path(handle).open("rb", buffering=0)
 
-    def publish(self, handle: str, *, size: int) -> None:
-        staged, path = self._staged(handle), self._path(handle)
-        with _refusals(handle):
-            try:
-                descriptor = os.open(staged, os.O_RDWR)
-            except FileNotFoundError:
-                if path.stat().st_size != size:
-                    raise KeyUnknown("staged bytes are gone", key=handle) from None
-                return  # an earlier attempt came this far
-            try:
-                if os.fstat(descriptor).st_size < size:
+    def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
+        with self._held(handle) as (file, path):
+            fence()
+            with _refusals(handle):
+                kept = file.seek(0, os.SEEK_END)
+                if path == self._path(handle) and kept == size:
+                    return  # an earlier attempt came this far
+                if path == self._path(handle) or kept < size:
                     raise KeyUnknown("staged bytes are gone", key=handle)
-                os.ftruncate(descriptor, size)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        self._move(handle, staged, path)
+                file.truncate(size)
+                os.fsync(file.fileno())
+            self._move(handle, path, self._path(handle))
+
+    def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
+        new, left = self.stage(key), size
+        try:
+            with self.read_staged(handle) as old, self.append(new, at=0) as writer:
+                while left and (data := old.read(min(_COPY_BYTES, left))):
+                    keep()
+                    writer.write(data)
+                    left -= len(data)
+                writer.sync()
+            if left:
+                raise KeyUnknown("staged bytes are gone", key=handle)
+        except BaseException:
+            self.discard(new)
+            raise
+        return new
+
+    def sweep_staged(self, is_known: Callable[[Collection[str]], Collection[str]], *, older_than_s: float) -> int:
+        before, gone = time.time() - older_than_s, 0
+        with _refusals(""), os.scandir(self._uploads) as entries:
+            while page := list(islice(entries, _SWEEP_PAGE)):
+                old = [entry.name for entry in page if _is_untouched_since(before, entry)]
+                known = {name.replace("/", ".") for name in is_known([name.replace(".", "/") for name in old])}
+                for name in old:
+                    if name not in known:
+                        (self._uploads / name).unlink(missing_ok=True)
+                        gone += 1
+        return gone
 
     def discard(self, handle: str) -> None:
         with _refusals(handle):
@@ -170,20 +201,57 @@ class FilesystemDriver:
             (self._objects / parent).mkdir(mode=0o700, exist_ok=True)
             sync_folder((self._objects / parent).parent)
 
-    def _open_staged(self, handle: str) -> BinaryIO:
-        staged = self._staged(handle)
-        try:
-            return staged.open("r+b", buffering=0)
-        except FileNotFoundError:
-            # Published, but the commit died before its row: the session lives on and takes its bytes back.
-            self._path(handle).rename(staged)
-            return staged.open("r+b", buffering=0)
+    @contextmanager
+    def _held(self, handle: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """The staged file, open for writing by nobody else, and where it is: published, if a commit died.
+
+        The kernel's lock goes with the descriptor, so a dead writer holds nothing. Raises KeyUnknown, StagedBusy.
+        """
+        for _ in range(_HOLD_TRIES):
+            with _refusals(handle):
+                path = self._staged(handle)
+                try:
+                    file: BinaryIO = path.open("r+b", buffering=0)
+                except FileNotFoundError:
+                    path = self._path(handle)
+                    file = path.open("r+b", buffering=0)
+            with file:
+                descriptor = file.fileno()
+                hold_soon(lambda held=descriptor: _lock(held, handle), handle)  # type: ignore[misc]
+                if _is_at(path, descriptor):  # not moved or replaced while we waited
+                    yield file, path
+                    return
+        raise KeyUnknown("staged bytes are gone", key=handle)
 
     def _path(self, key: str) -> Path:
         return self._objects / check_key(key)
 
     def _staged(self, handle: str) -> Path:
         return self._uploads / check_key(handle).replace("/", ".")  # no key has a dot
+
+
+def _lock(descriptor: int, handle: str) -> bool:
+    with _refusals(handle):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _is_untouched_since(moment: float, entry: os.DirEntry[str]) -> bool:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return max(found.st_mtime, found.st_ctime) < moment
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.drivers.protocol import StagedWriter, check_key
+from storage.drivers.protocol import Fence, StagedWriter, check_key, hold_soon, no_fence
 from storage.errors import KeyUnknown
 
 
@@ -30,6 +30,7 @@ class MemoryDriver:
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
         self._staged: dict[str, bytearray] = {}
+        self._held: set[str] = set()
         self._lock = threading.Lock()
 
     def write(self, key: str, source: BinaryIO) -> int:
@@ -63,31 +64,59 @@ class MemoryDriver:
         return key
 
     @contextmanager
-    def append(self, handle: str, *, at: int) -> Iterator[StagedWriter]:
-        with self._lock:
+    def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> Iterator[StagedWriter]:
+        with self._alone(handle):
+            fence()
             if handle not in self._staged and handle in self._objects:
                 self._staged[handle] = bytearray(self._objects.pop(handle))
             staged = self._staged.get(handle)
-        if staged is None or len(staged) < at:
-            raise KeyUnknown("staged bytes are gone", key=handle)
-        del staged[at:]
-        yield _Writer(staged)
+            if staged is None or len(staged) < at:
+                raise KeyUnknown("staged bytes are gone", key=handle)
+            del staged[at:]
+            yield _Writer(staged)
 
     def read_staged(self, handle: str) -> BinaryIO:
         staged = self._staged.get(handle)
         return BytesIO(self._bytes(handle) if staged is None else bytes(staged))
 
-    def publish(self, handle: str, *, size: int) -> None:
-        with self._lock:
+    def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
+        with self._alone(handle):
+            fence()
             staged = self._staged.pop(handle, None)
             if staged is not None:
                 self._objects[handle] = bytes(staged[:size])
             if len(self._bytes(handle)) != size:
                 raise KeyUnknown("staged bytes are gone", key=handle)
 
+    def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
+        keep()
+        with self.read_staged(handle) as old:
+            copy = bytearray(old.read(size))
+        if len(copy) < size:
+            raise KeyUnknown("staged bytes are gone", key=handle)
+        self._staged[check_key(key)] = copy
+        return key
+
+    def sweep_staged(self, is_known: Callable[[Collection[str]], Collection[str]], *, older_than_s: float) -> int:
+        return 0  # nothing outlives the process that staged it
+
     def discard(self, handle: str) -> None:
         self._staged.pop(check_key(handle), None)
         self._objects.pop(handle, None)
+
+    @contextmanager
+    def _alone(self, handle: str) -> Iterator[None]:
+        def hold() -> bool:
+            with self._lock:
+                is_free = handle not in self._held
+                self._held.add(handle)
+                return is_free
+
+        hold_soon(hold, handle)
+        try:
+            yield
+        finally:
+            self._held.discard(handle)
 
     def _bytes(self, key: str) -> bytes:
         try:

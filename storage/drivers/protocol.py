@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from storage import layout
-from storage.errors import KeyUnknown
+from storage.errors import KeyUnknown, StagedBusy
+
+Fence = Callable[[], None]  # raises where the caller has lost its right to write
+
+HOLD_WAIT_S: Final = 1.0  # a writer that has just finished lets go within this
+_POLL_S: Final = 0.005
+
+
+def no_fence() -> None:
+    """Where nobody else can be at work."""
 
 
 class StagedWriter(Protocol):
@@ -53,19 +63,35 @@ class Driver(Protocol):
     def stage(self, key: str) -> str:
         """Begin bytes that will be published at `key`; the handle."""
 
-    def append(self, handle: str, *, at: int) -> AbstractContextManager[StagedWriter]:
+    def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> AbstractContextManager[StagedWriter]:
         """Write from offset `at`; what lies beyond it is forgotten first. Raises KeyUnknown if less was kept.
 
-        The caller sees to it that one writer at a time holds a handle.
+        Until the block ends the bytes are this writer's alone, of all processes: whoever comes meanwhile waits a
+        little and gets StagedBusy. `fence` is called once they are ours and before any of them changes; if it raises,
+        none does. So a writer that stood still, for however long, finds out before it does harm.
         """
 
     def read_staged(self, handle: str) -> BinaryIO:
         """All staged bytes, published or not. Raises KeyUnknown."""
 
-    def publish(self, handle: str, *, size: int) -> None:
+    def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
         """Make the first `size` staged bytes durable and readable at their key, atomically; again is harmless.
 
-        Raises KeyUnknown if less was kept. Until a row names the key, `append` takes the bytes back.
+        Raises KeyUnknown if less was kept, StagedBusy; `fence` as for `append`. Until a row names the key, `append`
+        takes the bytes back.
+        """
+
+    def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
+        """Copy the first `size` staged bytes to a new handle, durable, to be published at `key`; the handle.
+
+        The way on where a writer that stands still has them open: it can spoil only the old ones. `keep` is called
+        now and then while copying. Raises KeyUnknown if less was kept.
+        """
+
+    def sweep_staged(self, is_known: Callable[[Collection[str]], Collection[str]], *, older_than_s: float) -> int:
+        """Forget staged bytes that nothing has changed for so long and whose handle is not known; how many.
+
+        is_known: of some handles, those that a row names. What was published stays.
         """
 
     def discard(self, handle: str) -> None:
@@ -77,3 +103,12 @@ def check_key(key: str) -> str:
     if not layout.is_key(key):
         raise KeyUnknown("not a key", key=key[:200])
     return key
+
+
+def hold_soon(attempt: Callable[[], bool], handle: str) -> None:
+    """Try until `attempt` succeeds, for as long as a writer needs that is done. Raises StagedBusy."""
+    deadline = time.monotonic() + HOLD_WAIT_S
+    while not attempt():
+        if time.monotonic() > deadline:
+            raise StagedBusy("another writer has the staged bytes open", handle=handle)
+        time.sleep(_POLL_S)

@@ -15,7 +15,7 @@ from storage.blobs import LEASE_S
 from storage.digest import Digest
 from storage.errors import BlobUnknown, ManifestBlobUnknown, StorageUnavailable
 from storage.gc import Collector, Swept
-from storage.layout import BLOBS, new_blob_key
+from storage.layout import BLOBS, new_blob_key, uploads_folder
 from storage.manifest import OCI_INDEX, OCI_MANIFEST, Manifest
 from storage.manifests import Received, store_manifest
 from storage.models import DELETING, BlobLink, Object
@@ -354,6 +354,19 @@ def test_old_bytes_without_a_row_are_adopted_and_swept_and_young_ones_stay(store
 
     assert gc.sweep() == Swept(objects=1, size=6)
     assert keys(store) == [kept.key]
+
+
+def test_old_staged_bytes_without_a_session_are_forgotten_and_others_stay(store, name, gc, tmp_path):
+    upload = store.uploads.start(name)
+    upload.append(BytesIO(WEIGHTS))
+    store.driver.stage(new_blob_key())
+    (uploads_folder(tmp_path / "data") / "0123~").write_bytes(b"of a write that died")
+    assert gc.forget_staged() == 0
+
+    assert gc.forget_staged(older_than_s=-1) == 2
+
+    assert len(list(uploads_folder(tmp_path / "data").iterdir())) == 1
+    assert upload.commit(Digest.of(WEIGHTS)).size == len(WEIGHTS)
 
 
 def test_a_session_whose_commit_died_is_no_orphan(store, name, gc):

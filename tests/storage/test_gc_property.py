@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from storage.db import Base, Database
 from storage.digest import Digest
 from storage.drivers.memory import MemoryDriver
+from storage.drivers.protocol import Fence, no_fence
 from storage.errors import BlobReferenced, BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown
 from storage.gc import Collector
 from storage.manifest import OCI_MANIFEST
@@ -98,9 +99,9 @@ class MortalDriver(MemoryDriver):
         self._fuse.point()
         return size
 
-    def publish(self, handle: str, *, size: int) -> None:
+    def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
         self._fuse.point()
-        super().publish(handle, size=size)
+        super().publish(handle, size=size, fence=fence)
         self._fuse.point()
 
     def delete(self, key: str) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from storage.digest import Digest
-from storage.errors import UploadBusy
+from storage.drivers.filesystem import FilesystemDriver, _Writer
+from storage.errors import KeyUnknown, StorageError, UploadBusy
+from storage.layout import uploads_folder
+from storage.models import Object
 from storage.models import Upload as Row
 from storage.reference import RepositoryName
 from storage.store import Store
@@ -88,3 +91,74 @@ def test_a_writer_whose_claim_lapsed_stops_before_it_writes(store, upload, monke
         upload.append(Late())
 
     assert resumed(store, upload).commit(Digest.of(b"taken over")).size == 10
+
+
+def lapse(store: Store) -> None:
+    with store.database.write() as session:
+        session.execute(update(Row).values(writer_until=time.time() - 1))
+
+
+class StandsStill:
+    """A step of a writer that is stopped before it, for longer than its claim lasts, and goes on when told."""
+
+    def __init__(self, real: Callable[..., object]) -> None:
+        self._real = real
+        self._is_first = True
+        self.was_reached, self.may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        if self._is_first:
+            self._is_first = False
+            self.was_reached.set()
+            assert self.may_go_on.wait(30)
+        return self._real(*arguments, **named)
+
+
+STEPS = {
+    "opening the bytes": (FilesystemDriver, "append"),
+    "writing": (_Writer, "write"),
+    "making durable": (_Writer, "sync"),
+    "publishing": (FilesystemDriver, "publish"),
+    "renaming": (FilesystemDriver, "_move"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("next_one", ["goes on", "commits"])
+def test_a_writer_that_wakes_up_late_spoils_nothing(store, upload, name, tmp_path, monkeypatch, step, next_one):
+    upload.append(io.BytesIO(b"durable"))
+    asleep = StandsStill(getattr(*STEPS[step]))
+    refusals: list[StorageError] = []
+
+    def late() -> None:
+        try:
+            sleeper = resumed(store, upload)
+            if step in ("publishing", "renaming"):
+                sleeper.commit(Digest.of(b"durable"))
+            else:
+                sleeper.append(io.BytesIO(b"LATE BYTES, AND MANY"))
+        except StorageError as refusal:
+            refusals.append(refusal)
+
+    monkeypatch.setattr(*STEPS[step], lambda *arguments, **named: asleep(*arguments, **named))  # noqa: PLW0108  # binds
+    monkeypatch.setattr("storage.claims.RENEW_S", -1.0)
+    monkeypatch.setattr("storage.drivers.protocol.HOLD_WAIT_S", 0.05)
+    writer = threading.Thread(target=late)
+    writer.start()
+    assert asleep.was_reached.wait(10)
+    lapse(store)
+
+    content = b"durable"
+    if next_one == "goes on":
+        assert resumed(store, upload).append(io.BytesIO(b" and more")) == 16
+        content = b"durable and more"
+    resumed(store, upload).commit(Digest.of(content))
+    asleep.may_go_on.set()
+    writer.join(10)
+
+    with store.blobs.open(name, Digest.of(content)) as blob:
+        assert blob.read() == content
+    assert [type(refusal) for refusal in refusals] in ([UploadBusy], [KeyUnknown])
+    with store.database.read() as session:
+        assert session.scalars(select(Object.size)).all() == [len(content)]
+    assert [path.name for path in uploads_folder(tmp_path / "data").iterdir()] == []
