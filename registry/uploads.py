@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from auth.access import Right, current_gate
 from auth.errors import AccessDenied
 from registry.blobs import blob_created
-from registry.body import RequestBody
+from registry.body import RequestBody, read_body
 from registry.errors import refusal
 from registry.services import store
 from registry.urls import base_url
@@ -34,6 +34,7 @@ from storage.uploads import ChunkRange, Upload
 
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?\s*(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?")
 _IGNORED_BODY_BYTES = 64 * 2**10
+_SHORT_BODY_BYTES = 2**20  # one read of a longer one takes as much memory
 
 
 def start_upload(name: RepositoryName, can_pull: Callable[[RepositoryName], bool]) -> ResponseReturnValue:
@@ -93,18 +94,13 @@ def _was_finished(name: RepositoryName, upload_id: str, digest: Digest) -> bool:
 
 def _complete(name: RepositoryName, upload_id: str, digest: Digest) -> Response:
     upload = _resume(name, upload_id)
-    before = upload.offset
     try:
-        if request.content_length != 0:
-            upload.append(_body(), chunk=_chunk_range(), length=request.content_length)
+        if request.content_length == 0:
+            upload.commit(digest)
+        else:
+            upload.complete(_body(), digest, chunk=_chunk_range(), length=request.content_length)
     except (ChunkOutOfOrder, UploadBusy) as error:
         return _out_of_order(name, upload, error)
-    try:
-        upload.commit(digest)
-    except DigestInvalid:
-        if upload.offset != before:
-            upload.cancel()
-        raise
     return blob_created(name, digest, base_url())
 
 
@@ -125,6 +121,9 @@ def _resume(name: RepositoryName, upload_id: str) -> Upload:
 
 def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
     """POST ?digest=: the whole blob in the body, or, with an empty one, a session announced with its digest."""
+    if 0 < (request.content_length or 0) <= _SHORT_BODY_BYTES:
+        store().blobs.put(name, _short_body(), digest=digest, principal=g.identity.principal)
+        return blob_created(name, digest, base_url())
     upload = store().uploads.start(name, principal=g.identity.principal, algorithm=digest.algorithm)
     is_chunked = bool(request.environ.get("HTTP_TRANSFER_ENCODING"))
     if not request.content_length and not is_chunked:
@@ -136,12 +135,23 @@ def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
             return blob_created(name, digest, base_url())
         return _progress(name, upload, 202)
     try:
-        upload.append(_body(), chunk=None, length=request.content_length)
-        upload.commit(digest)
+        upload.complete(_body(), digest, length=request.content_length)
     except BaseException:
-        upload.cancel()  # nobody was told its id
+        with suppress(UploadUnknown):
+            upload.cancel()  # nobody was told its id
         raise
     return blob_created(name, digest, base_url())
+
+
+def _short_body() -> bytes:
+    """All of it: such a push has no session that could keep a part. Raises SizeInvalid."""
+    try:
+        data = read_body(_SHORT_BODY_BYTES)
+    except OSError:
+        data = b""
+    if len(data) != request.content_length:
+        raise SizeInvalid("the body ended before its end")
+    return data
 
 
 def _is_linked(name: RepositoryName, digest: Digest) -> bool:

@@ -16,7 +16,7 @@ from storage import layout
 from storage.db import Database, insert
 from storage.digest import ALGORITHMS, Digest
 from storage.drivers.protocol import Driver
-from storage.errors import BlobReferenced, BlobUnknown, KeyUnknown, StorageUnavailable
+from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
 from storage.models import LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import RepositoryName
@@ -76,15 +76,29 @@ class Blobs:
         """Where a client may fetch the blob itself; None means "stream it through us"."""
         return self._driver.download_url(blob.key, expires_s=expires_s)
 
-    def put(self, name: RepositoryName, data: bytes, *, algorithm: str = "sha256") -> BlobInfo:
-        """Store small bytes that are already in memory."""
+    def put(
+        self,
+        name: RepositoryName,
+        data: bytes,
+        *,
+        algorithm: str = "sha256",
+        digest: Digest | None = None,
+        principal: str | None = None,
+    ) -> BlobInfo:
+        """Store small bytes that are in memory, with a lease for the push of `principal`.
+
+        digest: what their digest must be; without one they are named by `algorithm`. Raises DigestInvalid.
+        """
         digests = {each: Digest.of(data, each) for each in ALGORITHMS}
+        algorithm = digest.algorithm if digest is not None else algorithm
+        if digest is not None and digests[algorithm] != digest:
+            raise DigestInvalid("the bytes have another digest", digest=str(digest))
         key = layout.new_blob_key()
         self._driver.write(key, BytesIO(data))
         with self._database.write() as session:
             repository_id = ensure_repository(session, name)
             names = digests.values()
-            kept = admit(session, repository_id, digests[algorithm], names, None, key=key, size=len(data))
+            kept = admit(session, repository_id, digests[algorithm], names, principal, key=key, size=len(data))
         if kept != key:
             self._driver.delete(key)
         return BlobInfo(digests[algorithm], len(data), kept)

@@ -97,6 +97,12 @@ class Intake:
         self._writer.sync()
         self._claim.release(**self._progress() | marks)
 
+    def leave(self) -> None:
+        """Put what was appended into the claimed row as it is in memory; a commit that follows saves it."""
+        self._progress()
+        self._claim.row.offset = self.offset
+        self._claim.row.states = self._hasher.states()
+
     def _save(self, progress: dict[str, object]) -> None:
         """Bytes first, then the row that says they are there."""
         self._writer.sync()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, Final
 
 from sqlalchemy import delete, or_, select
@@ -53,6 +54,21 @@ class ChunkRange:
     @property
     def size(self) -> int:
         return self.last - self.first + 1
+
+
+class _Body:
+    """The body of one request, and what its headers say of it. Raises SizeInvalid when they contradict each other."""
+
+    def __init__(
+        self, stream: BinaryIO, chunk: ChunkRange | None, length: int | None, *, may_repeat: bool, offset: int
+    ) -> None:
+        if chunk is not None and length is not None and chunk.size != length:
+            raise SizeInvalid("the body is not as long as its range", offset=offset)
+        self.stream = stream
+        self.chunk = chunk
+        self.size = length if chunk is None else chunk.size
+        self.is_announced = length is not None
+        self.may_repeat = may_repeat
 
 
 class Uploads:
@@ -149,29 +165,35 @@ class Upload:
         A body that breaks off keeps what arrived. Raises ChunkOutOfOrder, SizeInvalid, UploadBusy, StorageFull, and
         whatever `stream` raises. Spec: "Pushing a blob in chunks".
         """
-        if chunk is not None and length is not None and chunk.size != length:
-            raise SizeInvalid("the body is not as long as its range", offset=self.offset)
+        body = _Body(stream, chunk, length, may_repeat=may_repeat, offset=self.offset)
         with claimed(self._database, self.id) as claim:
-            self.offset = claim.row.offset
-            if chunk is None and length == 0:
-                return self.offset
-            states = claim.row.states if chunk is None else self._enter(claim, chunk, may_repeat=may_repeat)
-            size = length if chunk is None else chunk.size
-            marks = {"chunk_start": chunk and self.offset, "chunk_states": states if chunk else None, "chunk_end": None}
-            try:
-                with self._writer(claim) as writer:
-                    intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
-                    try:
-                        intake.run(stream, limit=size)
-                    except BaseException:
-                        intake.finish()
-                        self.offset = intake.offset
-                        raise
-                    self._finish(intake, states, size, is_chunk=chunk is not None, is_announced=length is not None)
-            except StorageFull:
-                self._make_room(claim)
-                raise
+            self._append(claim, body)
         return self.offset
+
+    def _append(self, claim: Claim, body: _Body, *, is_last: bool = False) -> None:
+        """is_last: a commit follows under the same claim, which makes durable and saves what this would."""
+        self.offset = claim.row.offset
+        if body.size == 0 and body.chunk is None:
+            return
+        states = claim.row.states if body.chunk is None else self._enter(claim, body.chunk, body.may_repeat)
+        marks = {
+            "chunk_start": body.chunk and self.offset,
+            "chunk_states": states if body.chunk else None,
+            "chunk_end": None,
+        }
+        try:
+            with self._writer(claim) as writer:
+                intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
+                try:
+                    intake.run(body.stream, limit=body.size)
+                except BaseException:
+                    intake.finish()
+                    self.offset = intake.offset
+                    raise
+                self._finish(intake, states, body, is_last=is_last)
+        except StorageFull:
+            self._make_room(claim)
+            raise
 
     def _make_room(self, claim: Claim) -> None:
         """Cut off the bytes that no row tells of: they may fill the very disk that the row needs to let go."""
@@ -210,7 +232,7 @@ class Upload:
         claim.row.handle, claim.row.storage_key = handle, key
         self._driver.discard(left)
 
-    def _enter(self, claim: Claim, chunk: ChunkRange, *, may_repeat: bool) -> dict[str, str]:
+    def _enter(self, claim: Claim, chunk: ChunkRange, may_repeat: bool) -> dict[str, str]:
         """The hash states where `chunk` begins; the session steps back if it must. Raises ChunkOutOfOrder."""
         row = claim.row
         if chunk.first == row.offset:
@@ -223,16 +245,17 @@ class Upload:
         self.offset = chunk.first
         return row.chunk_states
 
-    def _finish(
-        self, intake: Intake, states: dict[str, str], size: int | None, *, is_chunk: bool, is_announced: bool
-    ) -> None:
+    def _finish(self, intake: Intake, states: dict[str, str], body: _Body, *, is_last: bool) -> None:
         """Save the end of the body. Raises SizeInvalid when it is not as long as the client said."""
         start, arrived = self.offset, intake.offset - self.offset
-        if size is None or arrived == size:
-            intake.finish(**({"chunk_end": intake.offset} if is_chunk else {}))
+        if body.size is None or arrived == body.size:
+            if is_last:
+                intake.leave()
+            else:
+                intake.finish(**({"chunk_end": intake.offset} if body.chunk is not None else {}))
             self.offset = intake.offset
             return
-        if arrived < size and is_announced:  # the client went away in mid-body: what arrived counts
+        if arrived < body.size and body.is_announced:  # the client went away in mid-body: what arrived counts
             intake.finish()
             self.offset = intake.offset
         else:
@@ -246,32 +269,57 @@ class Upload:
         Bytes that the store already has are dropped and the repository gets a link to those.
         """
         with claimed(self._database, self.id) as claim:
-            row = claim.row
-            self.offset = row.offset
-            digests = Hasher.resume(row.states).digests()
-            if digest.algorithm not in digests:
-                digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
-            if digests[digest.algorithm] != digest:
-                raise DigestInvalid("the bytes have another digest", digest=str(digest), offset=row.offset)
+            return self._commit(claim, digest)
+
+    def complete(
+        self, stream: BinaryIO, digest: Digest, *, chunk: ChunkRange | None = None, length: int | None = None
+    ) -> BlobInfo:
+        """`append` the last body and `commit`, as one step: nobody gets in between, and a short body costs less.
+
+        A body that breaks off keeps what arrived; a whole one whose bytes have another digest ends the session.
+        Raises what the two raise.
+        """
+        body = _Body(stream, chunk, length, may_repeat=False, offset=self.offset)
+        with claimed(self._database, self.id) as claim:
+            before = claim.row.offset
+            self._append(claim, body, is_last=True)
             try:
-                self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-            except StagedBusy:
-                self._part_ways(claim)
-                self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-            with self._database.write() as session:
-                claim.change(session, finished_digest=str(digest), writer=None, touched_at=time.time())
-                names = digests.values()
-                key = admit(
-                    session, row.repository_id, digest, names, row.principal, key=row.storage_key, size=row.offset
-                )
-            claim.is_held = False
+                return self._commit(claim, digest)
+            except DigestInvalid:
+                if self.offset != before:
+                    self._cancel(claim)
+                raise
+
+    def _commit(self, claim: Claim, digest: Digest) -> BlobInfo:
+        row = claim.row
+        self.offset = row.offset
+        digests = Hasher.resume(row.states).digests()
+        if digest.algorithm not in digests:
+            digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
+        if digests[digest.algorithm] != digest:
+            raise DigestInvalid("the bytes have another digest", digest=str(digest), offset=row.offset)
+        try:
+            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
+        except StagedBusy:
+            self._part_ways(claim)
+            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
+        with self._database.write() as session:
+            done = {"finished_digest": str(digest), "offset": row.offset, "writer": None, "touched_at": time.time()}
+            claim.change(session, **done)
+            names = digests.values()
+            key = admit(session, row.repository_id, digest, names, row.principal, key=row.storage_key, size=row.offset)
+        claim.is_held = False
         if key != row.storage_key:
             self._driver.delete(row.storage_key)
         return BlobInfo(digest, row.offset, key)
 
     def cancel(self) -> None:
         """End the session and free its bytes. Raises UploadUnknown, UploadBusy."""
-        with claimed(self._database, self.id) as claim, self._database.write() as session:
+        with claimed(self._database, self.id) as claim:
+            self._cancel(claim)
+
+    def _cancel(self, claim: Claim) -> None:
+        with self._database.write() as session:
             gone = delete(Row).where(Row.id == self.id, Row.writer == claim.token).returning(Row.handle)
             handle = session.execute(gone.execution_options(synchronize_session=False)).scalar_one_or_none()
             if handle is None:
@@ -282,7 +330,7 @@ class Upload:
     def _read_again(self, claim: Claim, algorithm: str) -> Digest:
         """Hash the staged bytes under an algorithm that was given up, or never announced."""
         hasher, left = Hasher((algorithm,)), claim.row.offset
-        with self._driver.read_staged(claim.row.handle) as staged:
+        with self._driver.read_staged(claim.row.handle) if left else BytesIO() as staged:
             while left and (block := staged.read(min(READ_BYTES, left))):
                 hasher.update(block)
                 left -= len(block)

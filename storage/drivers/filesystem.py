@@ -41,9 +41,10 @@ def _refusals(key: str) -> Iterator[None]:
 class _Writer:
     """Unbuffered, so that a refused write leaves nothing behind that could be written later."""
 
-    def __init__(self, key: str, file: BinaryIO) -> None:
+    def __init__(self, key: str, file: BinaryIO, new_in: Path | None = None) -> None:
         self._key = key
         self._file = file
+        self._new_in = new_in  # the folder whose entry for the file is not durable yet
         self._refusal: StorageError | None = None
 
     def write(self, data: bytes) -> None:
@@ -58,6 +59,9 @@ class _Writer:
         try:
             with _refusals(self._key):
                 os.fsync(self._file.fileno())
+                if self._new_in is not None:
+                    sync_folder(self._new_in)
+                    self._new_in = None
         except StorageError as refusal:
             self._refusal = refusal  # the kernel tells once, and calls the lost pages clean the next time
             raise
@@ -114,16 +118,12 @@ class FilesystemDriver:
         return self._path(key)
 
     def stage(self, key: str) -> str:
-        path = self._staged(key)
-        with _refusals(key):
-            path.open("xb").close()
-            sync_folder(path.parent)
-        return key
+        return check_key(key)  # the file comes with the first bytes
 
     @contextmanager
     def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> Iterator[StagedWriter]:
-        with self._held(handle) as (file, path):
-            fence()
+        with self._held(handle, may_create=at == 0) as (file, path, is_new):
+            self._check(fence, path if is_new else None)
             with _refusals(handle):
                 if file.seek(0, os.SEEK_END) < at:
                     raise KeyUnknown("staged bytes are gone", key=handle)
@@ -132,7 +132,7 @@ class FilesystemDriver:
                     path.rename(self._staged(handle))
                 file.truncate(at)
                 file.seek(at)
-            yield _Writer(handle, file)
+            yield _Writer(handle, file, self._uploads if is_new else None)
 
     def read_staged(self, handle: str) -> BinaryIO:
         staged = self._staged(handle)
@@ -143,8 +143,8 @@ class FilesystemDriver:
                 return self._path(handle).open("rb", buffering=0)
 
     def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
-        with self._held(handle) as (file, path):
-            fence()
+        with self._held(handle, may_create=size == 0) as (file, path, is_new):
+            self._check(fence, path if is_new else None)
             with _refusals(handle):
                 kept = file.seek(0, os.SEEK_END)
                 if path == self._path(handle) and kept == size:
@@ -201,27 +201,47 @@ class FilesystemDriver:
             (self._objects / parent).mkdir(mode=0o700, exist_ok=True)
             sync_folder((self._objects / parent).parent)
 
+    def _check(self, fence: Fence, new: Path | None) -> None:
+        try:
+            fence()
+        except BaseException:
+            if new is not None:  # its session has gone on elsewhere, or is gone
+                new.unlink(missing_ok=True)
+            raise
+
     @contextmanager
-    def _held(self, handle: str) -> Iterator[tuple[BinaryIO, Path]]:
-        """The staged file, open for writing by nobody else, and where it is: published, if a commit died.
+    def _held(self, handle: str, *, may_create: bool) -> Iterator[tuple[BinaryIO, Path, bool]]:
+        """The staged file, open for writing by nobody else; where it is, published if a commit died; whether it is new.
 
         The kernel's lock goes with the descriptor, so a dead writer holds nothing. Raises KeyUnknown, StagedBusy.
         """
         for _ in range(_HOLD_TRIES):
             with _refusals(handle):
-                path = self._staged(handle)
-                try:
-                    file: BinaryIO = path.open("r+b", buffering=0)
-                except FileNotFoundError:
-                    path = self._path(handle)
-                    file = path.open("r+b", buffering=0)
+                found = self._open_for_writing(handle, may_create)
+            if found is None:
+                continue
+            file, path, is_new = found
             with file:
                 descriptor = file.fileno()
                 hold_soon(lambda held=descriptor: _lock(held, handle), handle)  # type: ignore[misc]
                 if _is_at(path, descriptor):  # not moved or replaced while we waited
-                    yield file, path
+                    yield file, path, is_new
                     return
         raise KeyUnknown("staged bytes are gone", key=handle)
+
+    def _open_for_writing(self, handle: str, may_create: bool) -> tuple[BinaryIO, Path, bool] | None:
+        """None where another writer was about to create it too. Raises FileNotFoundError."""
+        staged, published = self._staged(handle), self._path(handle)
+        for path in (staged, published):
+            try:
+                return path.open("r+b", buffering=0), path, False
+            except FileNotFoundError:
+                if path == published and not may_create:
+                    raise
+        try:
+            return staged.open("x+b", buffering=0), staged, True
+        except FileExistsError:
+            return None
 
     def _path(self, key: str) -> Path:
         return self._objects / check_key(key)

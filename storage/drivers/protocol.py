@@ -61,7 +61,7 @@ class Driver(Protocol):
         """The file that holds exactly these bytes, if there is one to map. Raises KeyUnknown."""
 
     def stage(self, key: str) -> str:
-        """Begin bytes that will be published at `key`; the handle."""
+        """Begin bytes that will be published at `key`, none as yet; the handle. Costs no more than the name."""
 
     def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> AbstractContextManager[StagedWriter]:
         """Write from offset `at`; what lies beyond it is forgotten first. Raises KeyUnknown if less was kept.

@@ -359,7 +359,8 @@ def test_old_bytes_without_a_row_are_adopted_and_swept_and_young_ones_stay(store
 def test_old_staged_bytes_without_a_session_are_forgotten_and_others_stay(store, name, gc, tmp_path):
     upload = store.uploads.start(name)
     upload.append(BytesIO(WEIGHTS))
-    store.driver.stage(new_blob_key())
+    with store.driver.append(store.driver.stage(new_blob_key()), at=0) as writer:
+        writer.write(b"of a session that was never saved")
     (uploads_folder(tmp_path / "data") / "0123~").write_bytes(b"of a write that died")
     assert gc.forget_staged() == 0
 
