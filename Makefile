@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint bench clean
+.PHONY: demo serve test lint bench conformance clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tonnage needs Python 3.11 or newer; set PYTHON=/path/to/it"; exit 1; }
@@ -28,6 +28,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the official suite's binary, built elsewhere: OCI_CONFORMANCE=/path make conformance
+conformance: $(READY)
+	@test -x "$(OCI_CONFORMANCE)" || { echo "set OCI_CONFORMANCE to the official suite's binary"; exit 1; }
+	$(BIN)/python -m tests.registry.conformance.official "$(OCI_CONFORMANCE)"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/streams.py
