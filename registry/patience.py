@@ -1,60 +1,104 @@
-"""How long a connection may stand still while one of our threads waits for it."""
+"""How long a connection may stand still, or crawl, while one of our threads waits for it."""
 
 from __future__ import annotations
 
 import errno
+import os
+import select
+import selectors
 import socket
+import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 STALL_S = 30.0  # without a single byte either way; the ollama client calls a download stalled after as long
+LEAST_RATE = 1024.0  # bytes in a second: who is slower uses up the patience
+LINGER_S = 2.0
+_LINGERERS_MAX = 1000
+_PIECE = 64 * 2**10
+_SENDFILE_PIECE = 2**20
 
 
 class PatientSocket(socket.socket):
-    """A connected socket whose blocking calls end after `STALL_S` without progress, as if the peer had reset it.
+    """A connected socket that gives a peer up as if it had reset the connection.
 
-    gunicorn's threads read and write without a limit of time: a few silent strangers would hold them all.
+    gunicorn's threads read and write without a limit of time: a few silent strangers would hold them all, and so would
+    strangers that send a byte now and then. A peer has `STALL_S` of patience; waiting for it takes from that, each
+    byte that passes gives back what it takes at the least rate, and a new request begins with all of it.
     """
 
     def setblocking(self, flag: bool) -> None:
+        self._left = STALL_S
         self.settimeout(STALL_S if flag else 0.0)
 
     def recv(self, *arguments: Any) -> bytes:
+        began = time.monotonic()
         try:
-            return super().recv(*arguments)
+            data = super().recv(*arguments)
         except TimeoutError:
             raise _stalled() from None
+        self._spend(began, len(data))
+        return data
 
     def recv_into(self, *arguments: Any) -> int:
+        began = time.monotonic()
         try:
-            return super().recv_into(*arguments)
+            received = super().recv_into(*arguments)
         except TimeoutError:
             raise _stalled() from None
+        self._spend(began, received)
+        return received
 
     def send(self, *arguments: Any) -> int:
+        began = time.monotonic()
         try:
-            return super().send(*arguments)
+            sent = super().send(*arguments)
         except TimeoutError:
             raise _stalled() from None
+        self._spend(began, sent)
+        return sent
 
     def sendall(self, *arguments: Any) -> None:
-        """The limit holds for each part of 64 KiB: a slow reader is not a stalled one."""
+        """The limits hold for each part of 64 KiB."""
         data = memoryview(arguments[0])
         for start in range(0, len(data), _PIECE):
+            began = time.monotonic()
+            piece = data[start : start + _PIECE]
             try:
-                super().sendall(data[start : start + _PIECE])
+                super().sendall(piece)
             except TimeoutError:
                 raise _stalled() from None
+            self._spend(began, len(piece))
 
-    def sendfile(self, *arguments: Any, **options: Any) -> int:
-        try:
-            return super().sendfile(*arguments, **options)
-        except TimeoutError:
-            raise _stalled() from None
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """As the base's, but a file that ends too soon ends the connection: its length has been promised."""
+        end = os.fstat(file.fileno()).st_size if count is None else offset + count
+        start, writable = offset, select.poll()
+        writable.register(self, select.POLLOUT)
+        while offset < end:
+            began = time.monotonic()
+            try:
+                sent = os.sendfile(self.fileno(), file.fileno(), offset, min(end - offset, _SENDFILE_PIECE))
+            except BlockingIOError:
+                if not writable.poll(STALL_S * 1000):
+                    raise _stalled() from None
+                self._spend(began, 0)
+                continue
+            if sent == 0:
+                raise ConnectionResetError(errno.ECONNRESET, "the file is shorter than it was")
+            self._spend(began, sent)
+            offset += sent
+        return offset - start
 
-
-_PIECE = 64 * 2**10
+    def _spend(self, began: float, moved: int) -> None:
+        """Raises ConnectionResetError when the patience is used up."""
+        waited = time.monotonic() - began
+        self._left = min(STALL_S, self._left - waited + moved / LEAST_RATE)
+        if self._left <= 0:
+            raise _stalled()
 
 
 def _stalled() -> ConnectionResetError:
@@ -63,11 +107,73 @@ def _stalled() -> ConnectionResetError:
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gthread over patient sockets."""
+    """gthread over patient sockets, whose loop waits for nobody.
+
+    gthread's own loop, which accepts connections, also sees to their ends: it reads from each one that it closes until
+    the peer closes too, for up to two seconds. Here that is left to the poller.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._lingering: dict[socket.socket, Linger] = {}  # in the order of their deadlines
 
     def enqueue_req(self, conn: TConn) -> None:
         if not isinstance(conn.sock, PatientSocket):
             blocking = conn.sock.getblocking()
             conn.sock = PatientSocket(fileno=conn.sock.detach())
             conn.sock.setblocking(blocking)
+            conn.close = partial(self._close, conn.sock)
         super().enqueue_req(conn)
+
+    def murder_pending(self) -> None:
+        """Called by the loop once a turn, for what has had its time."""
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering:
+            sock, linger = next(iter(self._lingering.items()))
+            if linger.until > now and len(self._lingering) <= _LINGERERS_MAX:
+                break
+            self._part_with(sock)
+
+    def _close(self, sock: socket.socket, graceful: bool = False) -> None:
+        if not graceful or not _half_close(sock):
+            sock.close()
+            return
+        self._lingering[sock] = Linger(time.monotonic() + LINGER_S)
+        self.poller.register(sock, selectors.EVENT_READ, self._read_on)
+
+    def _read_on(self, sock: socket.socket) -> None:
+        """Read away what the peer still sends: closing over unread bytes resets, and it would lose our answer."""
+        linger = self._lingering[sock]
+        try:
+            received = len(sock.recv(_PIECE))
+        except BlockingIOError:
+            return
+        except OSError:
+            received = 0
+        linger.left -= received
+        if received == 0 or linger.left <= 0:
+            self._part_with(sock)
+
+    def _part_with(self, sock: socket.socket) -> None:
+        del self._lingering[sock]
+        self.poller.unregister(sock)
+        sock.close()
+
+
+@dataclass(slots=True)
+class Linger:
+    """A connection that we have closed on our side. left: bytes that we are still willing to read away."""
+
+    until: float
+    left: int = 2**16
+
+
+def _half_close(sock: socket.socket) -> bool:
+    """Say that we are done; False if nobody is there to hear it."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    sock.setblocking(False)
+    return True
