@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from flask import current_app, g, request
@@ -24,6 +23,7 @@ from auth.peers import (
     signed_origins,
 )
 from auth.policy import Decision, IsPrivate, Mode, Right, Situation, Wanted, decide, may
+from auth.readable import among_models, in_catalog
 from auth.refusals import explain, wanted_scopes
 from auth.rights import RIGHTS, right_of
 from auth.scopes import Scope, format_scopes
@@ -31,6 +31,7 @@ from auth.signatures import is_signature_header, verify_api_request
 from auth.token_requests import TokenRequest, TokenRequests, access_secret, unknown_key
 from auth.tokens import MAX_BEARER, SECRET_PREFIX, AccessTokens, TokenSigner
 from storage.db import Database
+from storage.listing import Readable
 from storage.reference import RepositoryName
 
 __all__ = ["RIGHTS", "AccessConfig", "Gate", "Right", "current_gate", "is_loopback_peer"]
@@ -91,14 +92,17 @@ class Gate:
         """Whether the caller may do one thing on one repository, as /v2 sees it; for lists of what is allowed."""
         return may((name, action), self.identify(), self._situation(), self._is_private)
 
-    def may_list(self, name: RepositoryName) -> bool:
-        """Whether the catalog names `name` to the caller: a token for the catalog covers no repository by itself."""
-        holder = replace(self.identify(), ceiling=None)
-        return may((name, "pull"), holder, self._situation(), self._is_private)
+    def may_list(self) -> Readable | None:
+        """What the catalog names to the caller beside what is public; None is everything."""
+        return in_catalog(self.identify(), self._situation())
 
     def may_see(self, name: RepositoryName) -> bool:
         """Whether a list of models may show `name` to the caller."""
         return self._decides(Right.READ_MODELS, (name, "pull"))
+
+    def may_see_all(self) -> Readable | None:
+        """All that `may_see` allows, beside what is public; None is everything."""
+        return among_models(self.identify(), self._situation())
 
     def identify(self) -> Identity:
         """Who sends the request. Credentials that prove nothing make nobody of them: what is open to all stays open."""

@@ -10,13 +10,14 @@ from secrets import token_hex
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import PathConverter
 
 from auth.access import AccessConfig, Gate, current_gate
 from auth.grants import KeyGrants, stored_privacy
 from auth.tokens import AccessTokens, TokenSigner
 from registry import blobs, errors, manifests, referrers, tags, token, uploads
 from registry.config import Config
-from registry.models import about, listing, show
+from registry.models import about, listing, remove, show
 from registry.origins import Origins
 from registry.paths import Kind, split_path
 from runtime.api import ollama
@@ -31,7 +32,7 @@ from storage.store import Store
 Handler = Callable[[RepositoryName, str], ResponseReturnValue]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEAD_RULES = {"/", "/api/version", "/api/tags", "/v2", "/v2/", "/v2/_catalog", "/v2/<path:rest>"}
+_HEAD_RULES = {"/", "/api/version", "/api/tags", "/v2", "/v2/", "/v2/_catalog", "/v2/<rest:rest>"}
 
 
 def create_app(config: Config) -> Flask:
@@ -42,13 +43,14 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # a redirect would lose the body of an upload
     _add_services(app, config)
     errors.install(app)
-    for blueprint in (token.bp, about.bp, listing.bp, show.bp, ollama.bp):
+    for blueprint in (token.bp, about.bp, listing.bp, remove.bp, show.bp, ollama.bp):
         app.register_blueprint(blueprint)
     app.add_url_rule("/healthz", view_func=_healthz)
     for rule in ("/v2", "/v2/"):
         app.add_url_rule(rule, view_func=_ping, strict_slashes=True, endpoint=f"ping{rule}")
     app.add_url_rule("/v2/_catalog", view_func=_catalog)
-    app.add_url_rule("/v2/<path:rest>", view_func=_dispatch, methods=_METHODS)
+    app.url_map.converters["rest"] = _Rest
+    app.add_url_rule("/v2/<rest:rest>", view_func=_dispatch, methods=_METHODS)
     _restrict_head(app)
     origins = Origins(config.origins, checks_host=config.is_loopback)
     app.before_request(_identify_request)
@@ -112,7 +114,7 @@ def _identify_request() -> None:
 def _check_route() -> ResponseReturnValue | None:
     """Deny by default: what the table does not know is refused. Paths below /v2 are judged with their repository."""
     rule = request.url_rule
-    if rule is None or rule.rule == "/v2/<path:rest>":
+    if rule is None or rule.rule == "/v2/<rest:rest>":
         return None
     current_gate().authorize(request.method, rule.rule)
     return None
@@ -121,6 +123,8 @@ def _check_route() -> ResponseReturnValue | None:
 def _common_headers(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "-")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.mimetype == "text/html" and not response.direct_passthrough and not response.get_data():
+        del response.headers["Content-Type"]  # of an empty body; the framework's default
     if errors.is_oci_path():
         response.headers["Docker-Distribution-API-Version"] = "registry/2.0"
     return response
@@ -162,14 +166,26 @@ HANDLERS: dict[tuple[str, Kind], Handler] = {
 }
 
 
+def allowed_methods(kind: Kind) -> list[str]:
+    return [method for method, each in HANDLERS if each == kind]
+
+
+class _Rest(PathConverter):
+    """Whatever follows, with line breaks in it too: names that cannot be are refused by the handler, with a reason."""
+
+    regex = r"(?s:[^/].*?)"
+
+
 def _dispatch(rest: str) -> ResponseReturnValue:
     """One route for everything below a repository: the path is read from its right end, then judged, then handled."""
     path = split_path(rest)
+    if rest == "_catalog":
+        raise MethodNotAllowed(["GET", "HEAD"])
     if path is None:
         raise NotFound("no such path below /v2/")
     handler = HANDLERS.get((request.method, path.kind))
     if handler is None:
-        raise MethodNotAllowed([method for method, kind in HANDLERS if kind == path.kind])
+        raise MethodNotAllowed(allowed_methods(path.kind))
     is_read = request.method in ("GET", "HEAD")
     try:
         name = RepositoryName.parse(path.name)

@@ -87,12 +87,16 @@ def _tag_parameters() -> list[Tag]:
 
 
 def _manifest_body() -> bytes:
+    """All of it. Raises ManifestTooLarge, SizeInvalid."""
     try:
-        return read_body(MANIFEST_MAX_BYTES)
+        raw = read_body(MANIFEST_MAX_BYTES)
     except RequestEntityTooLarge:
         raise ManifestTooLarge("a manifest may have at most 4 MiB", limit=MANIFEST_MAX_BYTES) from None
     except OSError:
         raise SizeInvalid("the body ended before its end") from None
+    if request.content_length not in (None, len(raw)):  # what arrived may be JSON all the same
+        raise SizeInvalid("the body ended before its end", length=request.content_length, received=len(raw))
+    return raw
 
 
 def _headers(manifest: StoredManifest, *, is_tag: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from flask import Response, request
 
 from auth.hosts import host_of
+from registry.errors import is_oci_path, oci_response
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")  # noqa: S104  # names of ours, nothing is bound
 _APP_SCHEMES = ("app://", "file://", "tauri://", "vscode-webview://", "vscode-file://")
@@ -49,12 +50,12 @@ class Origins:
         """What to answer in place of a handler: 403 to a strange page, 204 to a preflight, None to go on."""
         host = str(request.environ.get("HTTP_HOST", ""))  # raw: Werkzeug empties what it cannot read
         if self._checks_host and not _is_local_host(host):
-            return Response(status=403)
+            return _forbidden("this server answers to local names only")
         origin = request.headers.get("Origin")
         if origin is None or _is_same(origin):
             return None
         if not self.is_allowed(origin):
-            return Response(status=403)
+            return _forbidden("pages of this origin may not call this server")
         if request.method == "OPTIONS":
             preflight = Response(status=204)
             preflight.headers["Access-Control-Allow-Methods"] = _METHODS
@@ -85,6 +86,13 @@ class Origins:
             response.headers["Access-Control-Allow-Origin"] = "*" if self._allows_all else origin
             response.headers.add("Vary", "Origin")
         return response
+
+
+def _forbidden(message: str) -> Response:
+    """403 in the words of the face that was called; where the ollama server's own is empty, so is ours."""
+    if not is_oci_path():
+        return Response(status=403)
+    return oci_response(403, [{"code": "DENIED", "message": message, "detail": {}}])
 
 
 def _is_same(origin: str) -> bool:

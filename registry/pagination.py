@@ -22,10 +22,16 @@ class Page:
 def requested_page(*, default: int, most: int) -> Page:
     """The page the query asks for; `n` over `most` is cut down to it. Raises PaginationInvalid."""
     text = request.args.get("n")
-    if text is not None and (not text.isascii() or not text.isdecimal() or len(text) > 18):
+    if text is not None and not (text.isascii() and text.isdecimal()):
         raise PaginationInvalid("n must be a whole number that is not negative", n=text[:64])
-    n = default if text is None else min(int(text), most)
+    n = default if text is None else _bounded(text, most)
     return Page(n, request.args.get("last"))
+
+
+def _bounded(digits: str, most: int) -> int:
+    """The number that `digits` spell, or `most` if that is less; there may be thousands, which `int` refuses."""
+    significant = digits.lstrip("0") or "0"
+    return most if len(significant) > len(str(most)) else min(int(significant), most)
 
 
 def link_to_next(path: str, page: Page, last: str) -> dict[str, str]:

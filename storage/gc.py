@@ -23,8 +23,9 @@ from storage.db import Database, insert
 from storage.drivers.protocol import Driver
 from storage.errors import KeyUnknown, StorageUnavailable
 from storage.layout import BLOBS
-from storage.models import DELETING, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object
+from storage.models import DELETING, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.models import Upload as UploadRow
+from storage.reference import RepositoryName
 
 MAX_OBJECTS: Final = 10_000  # of one sweep; the next one goes on
 ORPHAN_S: Final = 48 * 3600.0  # longer than any upload session lives without a touch
@@ -88,6 +89,24 @@ class Collector:
             if not go_on():
                 break
             swept += self.remove(object_id)
+        return swept
+
+    def reclaim(self, name: RepositoryName, digests: Collection[str]) -> Swept:
+        """`sweep` these blobs of one repository now; what a push under way or another repository needs stays."""
+        swept = Swept()
+        for digest in sorted(digests):
+            query = (
+                select(BlobLink.repository_id, BlobLink.blob_id, Blob.object_id)
+                .join(Blob, Blob.id == BlobLink.blob_id)
+                .join(Repository, Repository.id == BlobLink.repository_id)
+                .where(Repository.name == str(name), Blob.digest == digest)
+            )
+            with self._database.connect() as connection:
+                row = connection.execute(query).first()
+            if row is not None and self.drop_link(row[0], row[1], row[2]):
+                swept += Swept(links=1)
+                if self.mark(row[2]):
+                    swept += self.remove(row[2])
         return swept
 
     def drop_link(self, repository_id: int, blob_id: int, object_id: int) -> bool:

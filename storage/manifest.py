@@ -27,6 +27,7 @@ _NON_DISTRIBUTABLE: Final = frozenset(
     + ["application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"]
 )
 _EMPTY_JSON: Final = frozenset(str(Digest.of(b"{}", algorithm)) for algorithm in ("sha256", "sha512"))
+_CONTAINERS: Final = (dict, list)  # a union would be made anew for each of a million values
 
 
 class Kind(Enum):
@@ -87,7 +88,8 @@ class Manifest:
         kind = _KINDS.get(media_type)
         if kind is None:
             raise ManifestInvalid("unsupported manifest media type", mediaType=media_type[:255])
-        if body.get("schemaVersion", 2) != 2:
+        version = body.get("schemaVersion", 2)
+        if type(version) is not int or version != 2:  # Go's clients cannot read 2.0 either
             raise ManifestInvalid("unsupported schemaVersion")
         if ("manifests" in body and kind is not Kind.INDEX) or ("layers" in body and kind is not Kind.MANIFEST):
             raise ManifestInvalid("the body contradicts its media type", mediaType=media_type)
@@ -154,7 +156,7 @@ def _check_depth(body: dict[str, Any]) -> None:
 
 def _containers(value: dict[str, Any] | list[Any]) -> Iterator[Any]:
     children = value.values() if isinstance(value, dict) else value
-    return (child for child in children if isinstance(child, dict | list))
+    return (child for child in children if isinstance(child, _CONTAINERS))
 
 
 def _media_type(body: dict[str, Any], content_type: str | None) -> str:

@@ -51,9 +51,11 @@ def store_manifest(
     """
     manifest = received.manifest
     held = _held(session, repository_id, [blob.digest for blob in (*manifest.blobs, *manifest.children)])
-    _check_sizes(manifest.blobs, held)
+    sizes = {digest: blob.size for digest, blob in held.items()}
+    sizes |= _child_sizes(session, repository_id, manifest.children)
+    _check_sizes((*manifest.blobs, *manifest.children), sizes)
     if not allow_sparse:
-        _check_present(session, repository_id, manifest, held)
+        _check_present(manifest, sizes)
     now = time.time()
     manifest_id = _upsert(session, repository_id, received, now)
     digests = dict.fromkeys(str(blob.digest) for blob in manifest.blobs)
@@ -105,24 +107,29 @@ def _held(session: Session, repository_id: int, digests: Sequence[Digest]) -> di
     return held
 
 
-def _check_sizes(blobs: Iterable[Descriptor], held: dict[str, _Held]) -> None:
-    for blob in blobs:
-        stored = held.get(str(blob.digest))
-        if stored is not None and stored.size != blob.size:
+def _child_sizes(session: Session, repository_id: int, children: Iterable[Descriptor]) -> dict[str, int]:
+    """Of those children that the repository holds as manifests."""
+    sizes: dict[str, int] = {}
+    for batch in _batches(dict.fromkeys(str(child.digest) for child in children)):
+        query = select(Row.digest, Row.size).where(Row.repository_id == repository_id, Row.digest.in_(batch))
+        sizes.update((digest, size) for digest, size in session.execute(query))
+    return sizes
+
+
+def _check_sizes(listed: Iterable[Descriptor], sizes: dict[str, int]) -> None:
+    """Clients refuse what is not as long as its descriptor says. Raises ManifestInvalid."""
+    for descriptor in listed:
+        stored = sizes.get(str(descriptor.digest))
+        if stored is not None and stored != descriptor.size:
             raise ManifestInvalid(
-                "a descriptor has another size than its blob", digest=str(blob.digest), size=stored.size
+                "a descriptor has another size than what it names", digest=str(descriptor.digest), size=stored
             )
 
 
-def _check_present(session: Session, repository_id: int, manifest: Manifest, held: dict[str, _Held]) -> None:
-    """A child may be a manifest or, in the indexes of build caches, just a blob."""
-    missing = [blob for blob in manifest.required_blobs if str(blob.digest) not in held]
-    children = [child for child in manifest.children if str(child.digest) not in held]
-    known: set[str] = set()
-    for batch in _batches([str(child.digest) for child in children]):
-        query = select(Row.digest).where(Row.repository_id == repository_id, Row.digest.in_(batch))
-        known.update(session.scalars(query))
-    missing += [child for child in children if str(child.digest) not in known]
+def _check_present(manifest: Manifest, sizes: dict[str, int]) -> None:
+    """A child may be a manifest or, in the indexes of build caches, just a blob. Raises ManifestBlobUnknown."""
+    listed = (*manifest.required_blobs, *manifest.children)
+    missing = [descriptor for descriptor in listed if str(descriptor.digest) not in sizes]
     if missing:
         details = [descriptor.to_json() for descriptor in missing[:_MAX_MISSING]]
         raise ManifestBlobUnknown("the repository does not hold what the manifest lists", missing=details)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.db import Base, BigId, ordered_text
@@ -25,6 +26,7 @@ DELETING: Final = "deleting"
 DAMAGED: Final = "damaged"
 
 _DIGEST: Final = String(136)  # "sha512:" and 128 digits, rounded up
+_HAS_SUBJECT: Final = sql_text("subject IS NOT NULL")  # few manifests have one: the others cost the index nothing
 
 
 class Namespace(Base):
@@ -105,7 +107,15 @@ class Manifest(Base):
     __table_args__ = (
         UniqueConstraint("repository_id", "digest"),
         UniqueConstraint("repository_id", "id"),  # lets a tag prove that its manifest is of its own repository
-        Index(None, "repository_id", "subject"),
+        Index(
+            None,
+            "repository_id",
+            "subject",
+            "id",
+            "artifact_type",
+            sqlite_where=_HAS_SUBJECT,
+            postgresql_where=_HAS_SUBJECT,
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -118,6 +128,19 @@ class Manifest(Base):
     size: Mapped[int]
     raw: Mapped[bytes] = mapped_column(LargeBinary)
     pushed_at: Mapped[float] = mapped_column(Float(53))
+
+
+class ManifestSummary(Base):
+    """What lists show of a manifest, so that they need not read it. `text` is unset where they show nothing.
+
+    version: of the code that read the manifest; rows of an older one count as missing.
+    """
+
+    __tablename__ = "manifest_summaries"
+
+    manifest_id: Mapped[int] = mapped_column(ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int]
+    text: Mapped[str | None] = mapped_column(Text)
 
 
 class ManifestBlob(Base):

@@ -53,7 +53,7 @@ class _Connection:
 
 
 def register(group: click.Group) -> None:
-    for command in (push, pull, list_models, ps, run):
+    for command in (push, pull, list_models, rm, ps, run):
         group.add_command(command)
 
 
@@ -144,6 +144,19 @@ def list_models(**options: Any) -> None:
     """List the models that the server stores."""
     with _one_line_errors():
         click.echo(stored_models(_connect(**options).api.models("/api/tags"), datetime.now(UTC)))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--now", is_flag=True, help="Give the space back at once, not at the server's next sweep.")
+@_connects
+def rm(names: tuple[str, ...], now: bool, **options: Any) -> None:
+    """Delete the models NAMES from the server; layers that other models share stay."""
+    with _one_line_errors():
+        api = _connect(**options).api
+        for name in names:
+            api.delete(name, now=now)
+            click.echo(f"deleted {name}")
 
 
 @click.command()

@@ -1,26 +1,35 @@
-"""GET /api/tags: every tag that names a model. Source: the Ollama API, "GET /api/tags"."""
+"""GET /api/tags: every tag that names a model. Source: the Ollama API, "GET /api/tags".
+
+There may be tens of thousands, so a model is read once and its part of the answer kept, as text, beside its manifest;
+a list then is one query for each 10,000 tags, and no parsing.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final
 
 from flask import Blueprint, Response
 
 from auth.access import current_gate
 from registry.services import store
 from runtime.api.durations import local_time
-from runtime.api.replies import one_object
+from runtime.api.replies import encode
 from runtime.model import summary
+from storage.digest import Digest
 from storage.errors import StorageError
-from storage.reference import ModelName
-from storage.repositories import TaggedManifest
+from storage.listing import MAX_PAGE, Readable, TaggedManifest
+from storage.reference import ModelName, RepositoryName, Tag
 
-JSON = dict[str, Any]
-_PAGE = 1000
-_MAX_PAGES = 1000
+SUMMARY_VERSION: Final = 1  # higher whenever models are described in another way: what was kept is made anew then
+_MAX_PAGES: Final = 100
+_KEPT_AT_ONCE: Final = 500
+_REMEMBERED: Final = 32_768
+_ANY_TAG: Final = Tag("latest")
+_UPDATED_AT: Final = attrgetter("updated_at")
 
 bp = Blueprint("models_listing", __name__)
 log = logging.getLogger("tonnage.models")
@@ -29,42 +38,73 @@ log = logging.getLogger("tonnage.models")
 @bp.get("/api/tags")
 def tags() -> Response:
     """The stored models that the caller may see, the newest first; images and other artifacts are not among them."""
-    may_see = cache(current_gate().may_see)
-    rows = sorted((row for row in _rows() if may_see(row.repository)), key=lambda row: -int(row.updated_at))
-    entries = (_entry(row) for row in rows)
-    return one_object({"models": [entry for entry in entries if entry is not None]})
+    rows = sorted(_rows(current_gate().may_see_all()), key=_UPDATED_AT, reverse=True)
+    summaries = _described({row.manifest_id: row for row in rows if row.digest is not None})
+    entries = (_entry(row, row.summary or summaries.get(row.manifest_id)) for row in rows)
+    models = ",".join(entry for entry in entries if entry is not None)
+    return Response(f'{{"models":[{models}]}}', content_type="application/json; charset=utf-8")
 
 
-def _rows() -> Iterator[TaggedManifest]:
+def _rows(readable: Readable | None) -> Iterator[TaggedManifest]:
     after = None
     for _ in range(_MAX_PAGES):
-        rows = store().repositories.tagged(after=after, limit=_PAGE)
+        rows = store().repositories.tagged(version=SUMMARY_VERSION, readable=readable, after=after, limit=MAX_PAGE)
         yield from rows
-        if len(rows) < _PAGE:
+        if len(rows) < MAX_PAGE:
             return
         after = (rows[-1].repository, rows[-1].tag)
 
 
-def _entry(row: TaggedManifest) -> JSON | None:
-    name = ModelName.of(row.repository, row.tag)
-    if name is None:
+def _entry(row: TaggedManifest, described: str | None) -> str | None:
+    """One model as JSON text; `described` is an object that is never empty, and goes on where this begins."""
+    repository, tag, updated_at, *_ = row
+    model = _display(repository)
+    if model is None or described is None:
         return None
-    try:
-        found = summary(store(), row.repository, row.digest)
-    except StorageError as error:  # a mirror lists what it does not hold yet
-        log.debug("cannot read %s: %s", name, error)
-        return None
-    except Exception:  # one odd model must not hide all the others
-        log.exception("cannot describe %s", name)
-        return None
+    name = f"{model}:{tag}"  # none of these texts can hold what JSON must escape
+    return f'{{"name":"{name}","model":"{name}","modified_at":"{_modified(updated_at)}",{described[1:]}'
+
+
+@lru_cache(_REMEMBERED)
+def _display(repository: str) -> str | None:
+    """The model's name but for the tag; None if no model can have that name."""
+    name = ModelName.of(RepositoryName(repository), _ANY_TAG)
+    return name.display.removesuffix(f":{_ANY_TAG}") if name is not None else None
+
+
+_modified = lru_cache(_REMEMBERED)(local_time)
+
+
+def _described(rows: Mapping[int, TaggedManifest]) -> dict[int, str | None]:
+    """What to show of manifests that nobody has described yet, by id; kept for all that ask later."""
+    found: dict[int, str | None] = {}
+    unkept: dict[int, str | None] = {}
+    for manifest_id, row in rows.items():
+        try:
+            unkept[manifest_id] = _describe(row)
+        except StorageError as error:  # a mirror lists what it does not hold yet
+            log.debug("cannot read %s:%s: %s", row.repository, row.tag, error)
+        except Exception:  # one odd model must not hide all the others
+            log.exception("cannot describe %s:%s", row.repository, row.tag)
+        if len(unkept) >= _KEPT_AT_ONCE:
+            found |= _keep(unkept)
+            unkept = {}
+    return found | _keep(unkept)
+
+
+def _describe(row: TaggedManifest) -> str | None:
+    """A JSON object; None for what is no model."""
+    digest = Digest.parse(row.digest or "")
+    found = summary(store(), RepositoryName(row.repository), digest)
     if found is None:
         return None
-    entry: JSON = {
-        "name": name.display,
-        "model": name.display,
-        "modified_at": local_time(row.updated_at),
-        "size": found.size,
-        "digest": row.digest.encoded,
-        "details": found.details,
-    }
-    return entry | ({"capabilities": found.capabilities} if found.capabilities else {})
+    shown = {"size": found.size, "digest": digest.encoded, "details": found.details}
+    return encode(shown | ({"capabilities": found.capabilities} if found.capabilities else {})).decode()
+
+
+def _keep(summaries: dict[int, str | None]) -> dict[int, str | None]:
+    try:
+        store().repositories.keep_summaries(SUMMARY_VERSION, summaries)
+    except StorageError as error:  # the list is no worse for it; the next one describes them again
+        log.warning("cannot keep what lists show of %d models: %s", len(summaries), error)
+    return summaries

@@ -40,6 +40,14 @@ class Api:
         with self._post("/api/show", {"model": model}) as reply:
             return self._json(reply, f"model {one_line(model)}")
 
+    def delete(self, model: str, *, now: bool) -> None:
+        """now: give its space back at once, not at the next sweep. Raises RemoteError."""
+        body = json.dumps({"model": model, "now": now}).encode()
+        headers = {**self._headers, "Content-Type": "application/json"}
+        with self._http.request("DELETE", f"{self.home}/api/delete", headers=headers, body=body) as reply:
+            if reply.status != 200:
+                raise failure(reply, f"model {one_line(model)}")
+
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The objects of a streamed answer; closing the iterator ends the request. Raises RemoteError."""
         with self._post(path, body) as reply:

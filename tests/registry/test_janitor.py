@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,8 @@ def leave_garbage(store: Store) -> None:
 def test_one_turn_ends_old_sessions_and_sweeps(config, store):
     leave_garbage(store)
     old, young = store.uploads.start(NAME), store.uploads.start(NAME)
+    for upload in (old, young):
+        upload.append(BytesIO(b"xyz"))
     with store.database.write() as session:
         session.execute(update(Upload).where(Upload.id == old.id).values(touched_at=time.time() - 90_000))
 
@@ -69,7 +72,7 @@ def test_one_turn_ends_old_sessions_and_sweeps(config, store):
 
     assert keys(store) == []
     assert len(list(uploads_folder(config.data_path).iterdir())) == 1
-    assert store.uploads.resume(NAME, young.id).offset == 0
+    assert store.uploads.resume(NAME, young.id).offset == 3
 
 
 def test_a_store_that_refuses_is_tidied_the_next_time(store, monkeypatch):

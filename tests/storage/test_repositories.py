@@ -19,6 +19,7 @@ from storage.errors import (
     NameUnknown,
     StorageError,
 )
+from storage.listing import Readable
 from storage.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from storage.models import Object
 from storage.reference import RepositoryName, Tag
@@ -241,8 +242,8 @@ def test_the_catalog_lists_repositories_with_manifests_that_the_caller_may_see(s
     assert store.repositories.catalog() == (sorted(names), False)
     assert store.repositories.catalog(n=2) == (sorted(names)[:2], True)
     assert store.repositories.catalog(last="a/b-c") == (["pub/x", "z/z"], False)
-    assert store.repositories.catalog(private=[]) == (["pub/x"], False)
-    assert store.repositories.catalog(private=["a"]) == (["a/b", "a/b-c", "pub/x"], False)
+    assert store.repositories.catalog(readable=Readable()) == (["pub/x"], False)
+    assert store.repositories.catalog(readable=Readable(frozenset({"a"}))) == (["a/b", "a/b-c", "pub/x"], False)
 
 
 def test_tagged_manifests_come_page_by_page(pushed, name):
@@ -267,20 +268,21 @@ def test_referrers_tell_type_size_and_annotations_oldest_first(pushed, name):
         pushed.repositories.put_manifest(name, Digest.of(raw), raw)
     pushed.repositories.put_manifest(name, V1, raws[0])
 
-    found = pushed.repositories.referrers(name, Digest.of(image()))
+    found, has_more = pushed.repositories.referrers(name, Digest.of(image()))
 
-    assert found == [
-        of_manifest(raws[0]) | {"artifactType": "application/x", "annotations": {"k": "v"}},
-        of_manifest(raws[1]) | {"artifactType": "a/type+json"},
-        of_manifest(raws[2]) | {"mediaType": OCI_INDEX},
+    assert not has_more
+    assert [each[1:] for each in found] == [
+        (OCI_MANIFEST, str(Digest.of(raws[0])), len(raws[0]), "application/x", '{"k": "v"}'),
+        (OCI_MANIFEST, str(Digest.of(raws[1])), len(raws[1]), "a/type+json", "{}"),
+        (OCI_INDEX, str(Digest.of(raws[2])), len(raws[2]), None, "{}"),
     ]
-    assert pushed.repositories.referrers(name, Digest.of(image()), "a/type+json") == found[1:2]
-    assert pushed.repositories.referrers(name, Digest.of(image()), "\0") == []
-    assert pushed.repositories.referrers(name, Digest.of(b"unknown")) == []
-    assert pushed.repositories.referrers(OTHER, Digest.of(image())) == []
+    assert pushed.repositories.referrers(name, Digest.of(image()), "a/type+json") == (found[1:2], False)
+    assert pushed.repositories.referrers(name, Digest.of(image()), "\0") == ([], False)
+    assert pushed.repositories.referrers(name, Digest.of(b"unknown")) == ([], False)
+    assert pushed.repositories.referrers(OTHER, Digest.of(image())) == ([], False)
 
     pushed.repositories.delete_manifest(name, Digest.of(raws[0]))
-    assert pushed.repositories.referrers(name, Digest.of(image())) == found[1:]
+    assert pushed.repositories.referrers(name, Digest.of(image())) == (found[1:], False)
 
 
 def test_a_manifest_with_very_many_layers_is_stored(store, name):
