@@ -49,6 +49,7 @@ OCI_ERRORS: Mapping[type[Exception], tuple[str, int]] = {
     storage.NameUnknown: ("NAME_UNKNOWN", 404),
     storage.SizeInvalid: ("SIZE_INVALID", 400),
     storage.TagInvalid: ("TAG_INVALID", 400),
+    storage.TagMoved: ("DENIED", 412),
     storage.StorageFull: ("UNAVAILABLE", 507),
     storage.StorageUnavailable: ("UNAVAILABLE", 503),
     RequestInvalid: ("UNSUPPORTED", 400),

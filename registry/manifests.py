@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from threading import BoundedSemaphore
+
 from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, RequestURITooLarge
 
 from registry.body import read_body
-from registry.conditions import is_current
+from registry.conditions import is_current, tag_condition
 from registry.services import config, store
 from registry.urls import base_url
 from storage.digest import Digest
@@ -18,6 +21,8 @@ from storage.repositories import StoredManifest
 MANIFEST_MAX_BYTES = 4 * 2**20
 _TAGS_MAX = 100
 _TAG_LINES = 50
+_LARGE_BYTES = 256 * 2**10
+_LARGE = BoundedSemaphore(2)  # of a process at once: parsed, a manifest of 4 MiB can take a hundred times as much
 
 
 def known_reference(text: str) -> Tag | Digest:
@@ -43,19 +48,23 @@ def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
 def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     """end-7: store a manifest and move its tags, all or nothing.
 
-    Raises DigestInvalid, TagInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, RequestURITooLarge.
+    Raises DigestInvalid, TagInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, TagMoved,
+    RequestURITooLarge.
     """
     target = parse_reference(reference)
     tags = _tag_parameters() if isinstance(target, Digest) else []
-    manifest = store().repositories.put_manifest(
-        name,
-        target,
-        _manifest_body(),
-        request.headers.get("Content-Type"),
-        tags=tags,
-        allow_sparse=config().allow_sparse,
-        principal=g.identity.principal,
-    )
+    raw = _manifest_body()
+    with _LARGE if len(raw) > _LARGE_BYTES else nullcontext():
+        manifest = store().repositories.put_manifest(
+            name,
+            target,
+            raw,
+            request.headers.get("Content-Type"),
+            tags=tags,
+            allow_sparse=config().allow_sparse,
+            principal=g.identity.principal,
+            condition=tag_condition(),
+        )
     response = Response(status=201)
     response.headers["Location"] = f"{base_url()}/v2/{name}/manifests/{manifest.digest}"
     response.headers["Docker-Content-Digest"] = str(manifest.digest)

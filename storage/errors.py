@@ -31,6 +31,10 @@ class NameUnknown(StorageError):
     """No such repository."""
 
 
+class TagMoved(StorageError):
+    """The tag does not name what the push said it must name. `digest`: what it names, None if there is no such tag."""
+
+
 class ManifestUnknown(StorageError):
     """No such manifest or tag in this repository."""
 

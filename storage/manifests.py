@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from storage.blobs import consume_leases
 from storage.db import insert
 from storage.digest import Digest
-from storage.errors import ManifestBlobUnknown, ManifestInvalid
+from storage.errors import ManifestBlobUnknown, ManifestInvalid, TagMoved
 from storage.manifest import Descriptor, Manifest
 from storage.models import LIVE, Blob, BlobLink, ManifestBlob, ManifestChild, Object
 from storage.models import Manifest as Row
@@ -67,6 +67,32 @@ def store_manifest(
         move_tag(session, repository_id, tag, manifest_id, now)
     consume_leases(session, repository_id, {one.blob_id: one.object_id for one in held.values()}, principal)
     return now
+
+
+@dataclass(frozen=True, slots=True)
+class TagCondition:
+    """What a tag may name for a push to move it, as digests in text; `*` stands for any manifest.
+
+    one_of: it must name one of these; none_of: it must name none of them. None asks nothing.
+    """
+
+    one_of: frozenset[str] | None = None
+    none_of: frozenset[str] | None = None
+
+    def allows(self, digest: str | None) -> bool:
+        """digest: what the tag names; None if there is no such tag."""
+        if self.one_of is not None and (digest is None or not self.one_of & {digest, "*"}):
+            return False
+        return self.none_of is None or digest is None or not self.none_of & {digest, "*"}
+
+
+def check_tag(session: Session, repository_id: int, tag: Tag, condition: TagCondition) -> None:
+    """Whether the condition allows the tag to move. The transaction holds the repository alone. Raises TagMoved."""
+    named = select(Row.digest).join(TagRow, TagRow.manifest_id == Row.id)
+    named = named.where(TagRow.repository_id == repository_id, TagRow.name == str(tag))
+    digest = session.execute(named).scalar_one_or_none()
+    if not condition.allows(digest):
+        raise TagMoved("the tag does not name what the push expects", tag=str(tag), digest=digest)
 
 
 def move_tag(session: Session, repository_id: int, tag: Tag, manifest_id: int, now: float) -> None:

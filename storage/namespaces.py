@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from storage.db import Database, insert
 from storage.errors import NameTaken, NameUnknown
+from storage.models import BlobLink, Manifest, Repository, Upload
 from storage.models import Namespace as Row
-from storage.models import Repository
 from storage.reference import RepositoryName, check_namespace
 
 _MAX_LISTED: Final = 100_000
@@ -74,9 +74,24 @@ def require_repository(session: Session | Connection, name: RepositoryName) -> i
     return found
 
 
-def ensure_repository(session: Session, name: RepositoryName) -> int:
-    """The row id; repository and namespace are made if they are missing, the namespace a private one."""
-    found = session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one_or_none()
+def drop_unused_repository(session: Session, repository_id: int) -> None:
+    """Forget a repository that holds nothing, as if nobody had ever begun to push to it."""
+    unused = [~exists().where(table.repository_id == repository_id) for table in (Manifest, BlobLink, Upload)]
+    held = select(Repository.id).where(Repository.id == repository_id).with_for_update(skip_locked=True)
+    if session.execute(held).first() is not None:
+        gone = delete(Repository).where(Repository.id == repository_id, *unused)
+        session.execute(gone.execution_options(synchronize_session=False))
+
+
+def ensure_repository(session: Session, name: RepositoryName, *, alone: bool = False) -> int:
+    """The row id; repository and namespace are made if they are missing, the namespace a private one.
+
+    The transaction holds the row, lest it goes before something comes to be in it. alone: no other push to the
+    repository gets this far until the transaction ends.
+    """
+    query = select(Repository.id).where(Repository.name == str(name))
+    query = query.with_for_update() if alone else query.with_for_update(key_share=True, read=True)
+    found = session.execute(query).scalar_one_or_none()
     if found is not None:
         return found
     now = time.time()
@@ -85,4 +100,4 @@ def ensure_repository(session: Session, name: RepositoryName) -> int:
     namespace_id = session.execute(select(Row.id).where(Row.name == name.namespace)).scalar_one()
     repository = insert(session, Repository).values(name=str(name), namespace_id=namespace_id, created_at=now)
     session.execute(repository.on_conflict_do_nothing())
-    return session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one()
+    return session.execute(query).scalar_one()

@@ -33,7 +33,7 @@ from storage.errors import (
 from storage.intake import READ_BYTES, Intake
 from storage.models import Repository
 from storage.models import Upload as Row
-from storage.namespaces import ensure_repository
+from storage.namespaces import drop_unused_repository, ensure_repository
 from storage.reference import RepositoryName
 
 IDLE_S: Final = 24 * 3600.0
@@ -325,6 +325,7 @@ class Upload:
             if handle is None:
                 raise UploadBusy("another request took over the upload", upload=self.id, offset=claim.row.offset)
             claim.is_held = False
+            drop_unused_repository(session, claim.row.repository_id)
         self._driver.discard(handle)
 
     def _read_again(self, claim: Claim, algorithm: str) -> Digest:
