@@ -27,12 +27,17 @@ class KeySet:
         except OSError as error:
             raise KeyStoreInvalid(f"cannot use the keys in {folder}: {error.strerror}") from error
         self._public = {key_id(key.public): key.public for key in keys}
+        self._private = {key_id(key.public): key for key in keys}
         self.signing_key = keys[-1]
         self.signing_id = key_id(keys[-1].public)
 
     def public(self, wanted: str) -> PublicKey | None:
         """The verifying key with id `wanted`; None if it is none of ours."""
         return self._public.get(wanted)
+
+    def secret(self, wanted: str, purpose: bytes) -> bytes:
+        """32 secret bytes for one purpose, the same wherever the key is. Raises KeyError."""
+        return self._private[wanted].derive(purpose)
 
 
 def key_id(key: PublicKey) -> str:

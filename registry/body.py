@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol, runtime_checkable
 
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 _DISCARD_S = 2.0
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A connection that can be told how long to wait from now on."""
+
+    def be_patient_for(self, seconds: float) -> None: ...
 
 
 class BodyBroken(OSError):
@@ -34,6 +42,8 @@ class RequestBody:
         except Exception as error:  # the server's parser errors share no base with OSError
             raise BodyBroken(f"the request body broke off: {error}") from error
         if self._left is not None:
+            if not piece:
+                raise BodyBroken("the request body ended before its length")
             self._left -= len(piece)
         return piece
 
@@ -44,6 +54,9 @@ class RequestBody:
         """
         total = 0
         deadline = time.monotonic() + _DISCARD_S
+        connection = request.environ.get("gunicorn.socket")
+        if isinstance(connection, Patient):
+            connection.be_patient_for(_DISCARD_S)  # a client that sends nothing would be waited for much longer
         try:
             while total <= limit and time.monotonic() < deadline and (piece := self.read(64 * 2**10)):
                 total += len(piece)

@@ -49,4 +49,4 @@ def split_path(path: str) -> RepositoryPath | None:
 
 
 def _named(kind: Kind, name: list[str], reference: str) -> RepositoryPath | None:
-    return RepositoryPath(kind, "/".join(name), reference) if name and all(name) else None
+    return RepositoryPath(kind, "/".join(name), reference) if name else None

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import select
 import selectors
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
+from gunicorn.http import errors as http_errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+log = logging.getLogger("tonnage.http")
 
 STALL_S = 30.0  # without a single byte either way; the ollama client calls a download stalled after as long
 LEAST_RATE = 1024.0  # bytes in a second: who is slower uses up the patience
@@ -33,6 +40,11 @@ class PatientSocket(socket.socket):
     def setblocking(self, flag: bool) -> None:
         self._left = STALL_S
         self.settimeout(STALL_S if flag else 0.0)
+
+    def be_patient_for(self, seconds: float) -> None:
+        """Until the next request: whoever has something better to do than to wait for this peer."""
+        self._left = min(self._left, seconds)
+        self.settimeout(self._left)
 
     def recv(self, *arguments: Any) -> bytes:
         began = time.monotonic()
@@ -96,7 +108,7 @@ class PatientSocket(socket.socket):
     def _spend(self, began: float, moved: int) -> None:
         """Raises ConnectionResetError when the patience is used up."""
         waited = time.monotonic() - began
-        self._left = min(STALL_S, self._left - waited + moved / LEAST_RATE)
+        self._left = min(max(self._left, STALL_S), self._left - waited + moved / LEAST_RATE)
         if self._left <= 0:
             raise _stalled()
 
@@ -124,6 +136,29 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             conn.sock.setblocking(blocking)
             conn.close = partial(self._close, conn.sock)
         super().enqueue_req(conn)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """What no handler of ours came to see, in a body that clients of every dialect can read.
+
+        The request itself, which may hold secrets, stays out of the log.
+        """
+        status, message = _refusal_of(exc)
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("the request failed outside of any handler: %s", type(exc).__name__, exc_info=exc)
+        else:
+            log.info("refused a request that is not HTTP as we speak it: %s", type(exc).__name__)
+        error: dict[str, object] = {
+            "code": "UNSUPPORTED" if status < 500 else "UNKNOWN",
+            "message": message,
+            "detail": {},
+        }
+        body = json.dumps({"error": message, "errors": [error]}).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with suppress(OSError):
+            client.sendall(head.encode() + (b"" if getattr(req, "method", "") == "HEAD" else body))
 
     def murder_pending(self) -> None:
         """Called by the loop once a turn, for what has had its time."""
@@ -159,6 +194,20 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         del self._lingering[sock]
         self.poller.unregister(sock)
         sock.close()
+
+
+_REFUSALS: Final[dict[type[BaseException], tuple[HTTPStatus, str]]] = {
+    http_errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long"),
+    http_errors.LimitRequestHeaders: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too large"),
+    http_errors.ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "the only expectation is 100-continue"),
+    http_errors.UnsupportedTransferCoding: (HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding is chunked"),
+    http_errors.ParseException: (HTTPStatus.BAD_REQUEST, "the request is not well-formed HTTP/1.1"),
+}
+
+
+def _refusal_of(error: BaseException) -> tuple[HTTPStatus, str]:
+    known = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
+    return known or (HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from registry.errors import RangeInvalid
 
-_DIGITS_MAX = 19  # 2**63 has 19 digits
+_DIGITS_MAX = 19  # 2**63 has 19 digits; a longer number lies beyond every blob
 _RANGES_MAX = 16  # parts in one answer
-_SPEC = re.compile(rf"(\d{{0,{_DIGITS_MAX}}})-(\d{{0,{_DIGITS_MAX}}})")
+_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,16 @@ def parse_ranges(header: str | None, size: int) -> Sequence[ByteRange]:
 def _within(first: str, last: str, size: int) -> ByteRange | None:
     """One range as far as it lies in the blob; None when no byte does."""
     if not first:
-        wanted = ByteRange(max(size - int(last), 0), size - 1)
+        wanted = ByteRange(max(size - _number(last), 0), size - 1)
     else:
-        wanted = ByteRange(int(first), min(int(last), size - 1) if last else size - 1)
+        wanted = ByteRange(_number(first), min(_number(last), size - 1) if last else size - 1)
     return wanted if wanted.size > 0 else None
+
+
+def _number(digits: str) -> int:
+    """Of any length: Python itself refuses thousands of digits."""
+    significant = digits.lstrip("0") or "0"
+    return int(significant) if len(significant) <= _DIGITS_MAX else 2**63
 
 
 def _joined(ranges: Sequence[ByteRange]) -> list[ByteRange]:

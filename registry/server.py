@@ -119,6 +119,8 @@ def _listener(config: Config) -> Iterator[socket.socket]:
     where = f"{config.listen_host}:{config.listen_port}"
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # for every accepted one: an answer's last bytes else wait 40 ms for the client to acknowledge its first
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             listener.bind((config.listen_host, config.listen_port))
         except OSError as error:

@@ -5,6 +5,7 @@ Run as `python -m registry.workers`. Source: gunicorn "Settings".
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -34,7 +35,11 @@ class WebApplication(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(self._config)
+        app = create_app(self._config)
+        # What lives as long as the process is not looked at by every later collection, nor copied by the fork.
+        gc.collect()
+        gc.freeze()
+        return app
 
 
 def _settings(config: Config, listener_fd: int) -> dict[str, Any]:

@@ -34,14 +34,18 @@ from registry.ranges import ByteRange, parse_ranges
         ("lines=1-2", []),
         ("bytes", []),
         ("", []),
-        ("bytes=" + "9" * 40 + "-", []),
+        ("bytes=7-" + "9" * 8000, [ByteRange(7, 2047)]),
+        ("bytes=-" + "9" * 8000, [ByteRange(0, 2047)]),
+        ("bytes=" + "0" * 40 + "7-8", [ByteRange(7, 8)]),
     ],
 )
 def test_a_range_of_2048_bytes(header, expected):
     assert list(parse_ranges(header, 2048)) == expected
 
 
-@pytest.mark.parametrize("header", ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=-0,4000-"])
+@pytest.mark.parametrize(
+    "header", ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=-0,4000-", f"bytes={'9' * 40}-"]
+)
 def test_a_range_without_a_byte_is_refused(header):
     with pytest.raises(RangeInvalid):
         parse_ranges(header, 2048)

@@ -1,0 +1,80 @@
+"""URLs that carry a right of their own: to read one blob of one repository, for a while.
+
+The ollama client fetches the parts of a blob without credentials, from the address that the first answer gave it. Such
+an address names who asked; what they may read is looked up again each time, so a revoked key or token ends its URLs.
+Spec: the Ollama registry protocol, "HEAD and probe".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from auth.errors import SignatureInvalid
+from auth.key_set import KeySet
+
+LIFE_S: Final = 24 * 3600  # the client asks for an address once and uses it for hours, also after a stall
+_FIELDS: Final = ("by", "expires", "key", "signature")
+_PURPOSE: Final = b"tonnage signed url v1"
+_EXPIRES: Final = re.compile(r"[1-9][0-9]{0,11}")
+_MAX_FIELD: Final = 128  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """Who an address was made for."""
+
+    principal: str
+
+
+class UrlSigner:
+    """Makes and checks addresses with secrets derived from the signing keys of this server's tokens."""
+
+    def __init__(self, keys: KeySet, *, now: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._now = now
+
+    def sign(self, path: str, principal: str) -> str:
+        """`path` with a query that lets whoever has it read there with the rights of `principal`."""
+        # rounded: the same for some minutes, so that what keeps an address may find it again
+        expires = str((int(self._now()) + LIFE_S) // 600 * 600 + 600)
+        key_id = self._keys.signing_id
+        query = {
+            "by": principal,
+            "expires": expires,
+            "key": key_id,
+            "signature": self._signature(key_id, path, principal, expires),
+        }
+        return f"{path}?{urlencode(query, quote_via=quote, safe=':')}"
+
+    def verify(self, method: str, path: str, query: Mapping[str, str]) -> SignedUrl:
+        """For whom the address was made. path: as the server decoded it. Raises SignatureInvalid."""
+        fields = {name: query.get(name, "") for name in _FIELDS}
+        if method not in ("GET", "HEAD") or not all(0 < len(each) <= _MAX_FIELD for each in fields.values()):
+            raise SignatureInvalid("not a signed address of this server")
+        if not _EXPIRES.fullmatch(fields["expires"]) or self._keys.public(fields["key"]) is None:
+            raise SignatureInvalid("not a signed address of this server")
+        wanted = self._signature(fields["key"], path, fields["by"], fields["expires"])
+        if not hmac.compare_digest(wanted.encode(), fields["signature"].encode()):
+            raise SignatureInvalid("the address was altered; ask for a new one")
+        if self._now() >= int(fields["expires"]):
+            raise SignatureInvalid("the address expired; ask for a new one")
+        return SignedUrl(fields["by"])
+
+    def _signature(self, key_id: str, path: str, principal: str, expires: str) -> str:
+        """Fields end where their length says: no two requests have one text."""
+        said = b"".join(f"{len(each.encode())}:".encode() + each.encode() for each in ("GET", path, principal, expires))
+        digest = hmac.new(self._keys.secret(key_id, _PURPOSE), said, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def is_signed(query: Mapping[str, str]) -> bool:
+    """Whether the query claims to be an address of ours."""
+    return "signature" in query
