@@ -16,6 +16,7 @@ from auth.grants import KeyGrants
 from auth.identity import ANONYMOUS, Anonymous, Identity
 from auth.peers import (
     AccessConfig,
+    client_address,
     external_scheme_and_host,
     is_addressed_to_us,
     is_loopback_peer,
@@ -28,17 +29,22 @@ from auth.refusals import explain, wanted_scopes
 from auth.rights import RIGHTS, right_of
 from auth.scopes import Scope, format_scopes
 from auth.signatures import is_signature_header, verify_api_request
+from auth.signed_urls import UrlSigner, is_signed
+from auth.throttle import Throttle
 from auth.token_requests import TokenRequest, TokenRequests, access_secret, unknown_key
-from auth.tokens import MAX_BEARER, SECRET_PREFIX, AccessTokens, TokenSigner
+from auth.tokens import MAX_BEARER, SECRET_PREFIX, AccessTokens, BearerToken, TokenSigner
 from storage.db import Database
+from storage.digest import Digest
 from storage.listing import Readable
 from storage.reference import RepositoryName
 
 __all__ = ["RIGHTS", "AccessConfig", "Gate", "Right", "current_gate", "is_loopback_peer"]
 
 EXTENSION: Final = "tonnage.gate"
+SIGNED: Final = "signed_url"  # set on flask.g where the address itself carries the right
 
 _ACTION_OF_RIGHT: Final = {Right.PULL: "pull", Right.PUSH: "push", Right.DELETE: "delete"}
+_CHALLENGED: Final = frozenset({*_ACTION_OF_RIGHT, Right.CATALOG, Right.PING})  # what a bearer token may cover
 _MAX_AUTHORIZATION: Final = MAX_BEARER + len("Bearer ")
 
 
@@ -60,6 +66,7 @@ class Gate:
         self._config, self._mode, self._is_private = config, Mode(config.mode), is_private
         self._signer, self._tokens, self._grants, self._now = signer, tokens, grants, now
         self.service = config.service
+        self._urls, self._throttle = UrlSigner(signer.keys, now=now), Throttle()
         self.token_requests = TokenRequests(
             database, signer, tokens, grants, is_private, mode=self._mode, service=self.service, now=now
         )
@@ -103,6 +110,33 @@ class Gate:
     def may_see_all(self) -> Readable | None:
         """All that `may_see` allows, beside what is public; None is everything."""
         return among_models(self.identify(), self._situation())
+
+    def blob_location(self, name: RepositoryName, digest: Digest) -> str:
+        """Where the caller goes on reading this blob without credentials: signed, where it is private."""
+        if SIGNED in g:
+            return request.full_path  # no address is good for a longer life than it was given
+        path, identity = f"/v2/{name}/blobs/{digest}", self.identify()
+        if self._mode is Mode.OPEN or not identity.is_known or not self._is_private(name.namespace):
+            return path
+        return self._urls.sign(path, identity.principal)
+
+    def address(self) -> str:
+        """Whose request it is, past the proxies we trust."""
+        return client_address(request.environ, self._config.proxies)
+
+    def answer_token_request(self, answer: Callable[[], BearerToken]) -> BearerToken:
+        """`answer`, unless the caller's address has failed too often. Raises TooManyRequests, and what `answer` raises.
+
+        This machine's own programs never wait.
+        """
+        if is_loopback_peer(request.environ, self._config.proxies):
+            return answer()
+        self._throttle.check(self.address())
+        try:
+            return answer()
+        except (Unauthorized, CredentialsInvalid):
+            self._throttle.count(self.address())
+            raise
 
     def identify(self) -> Identity:
         """Who sends the request. Credentials that prove nothing make nobody of them: what is open to all stays open."""
@@ -153,6 +187,8 @@ class Gate:
 
     def _from_headers(self) -> Identity:
         authorization = request.headers.get("Authorization")
+        if authorization is None and is_signed(request.args) and _is_blob(request.path):
+            return self._from_url()
         if authorization is None:
             secret = request.headers.get("X-Api-Key", "")  # where clients of Anthropic's dialect put it
             return self._tokens.verify(secret) if secret.startswith(SECRET_PREFIX) else Anonymous()
@@ -179,14 +215,25 @@ class Gate:
     def _bearer(self, text: str) -> Identity:
         """Whoever the token was issued to, with the rights they have now: what was revoked is gone at once."""
         claims = self._signer.verify(text, self.service)
-        kind, _, name = claims.subject.partition(":")
+        return self._holder(claims.subject).under(claims.scopes)
+
+    def _from_url(self) -> Identity:
+        """Whoever the address was made for, allowed no more than to pull what it names."""
+        signed = self._urls.verify(request.method, request.path, request.args)
+        g.setdefault(SIGNED, signed)
+        name = request.path.removeprefix("/v2/").rpartition("/blobs/")[0]
+        return self._holder(signed.principal).under((Scope.of("repository", name, ("pull",)),))
+
+    def _holder(self, principal: str) -> Identity:
+        """Who that is now. Raises TokenInvalid."""
+        kind, _, name = principal.partition(":")
         if kind == "key":
-            return self._grants.holder(name).under(claims.scopes)
+            return self._grants.holder(name)
         if kind == "token":
-            return self._tokens.holder(name).under(claims.scopes)
-        if claims.subject != ANONYMOUS:
+            return self._tokens.holder(name)
+        if principal != ANONYMOUS:
             raise TokenInvalid("not a token of this server")
-        return Anonymous().under(claims.scopes)
+        return Anonymous()
 
     def _refusal(
         self,
@@ -198,7 +245,7 @@ class Gate:
     ) -> AuthError:
         message = explain(right, wanted, identity)
         # 401 makes the ollama client print its own sign-in text in place of our message.
-        if decision is Decision.REFUSE or _is_native(request.path):
+        if _is_native(request.path) or (decision is Decision.REFUSE and not _may_ask_again(right)):
             return AccessDenied(message)
         scopes = wanted_scopes(right, wanted, also)
         too_narrow = "insufficient_scope" if identity.ceiling is not None else ""
@@ -206,6 +253,19 @@ class Gate:
         return Unauthorized(
             message, challenge=self.challenge(scopes, error), scopes=[each.to_json() for each in scopes]
         )
+
+
+def _is_blob(path: str) -> bool:
+    return path.startswith("/v2/") and path.rpartition("/")[0].endswith("/blobs")
+
+
+def _may_ask_again(right: Right) -> bool:
+    """Whether a caller who is known, and may not, is challenged all the same: clients widen their token on 401 alone.
+
+    One client asks for a new token again and again for as long as it gets 401, with the same answer each time.
+    """
+    is_tireless = request.headers.get("User-Agent", "").startswith("ollama-transfer/")
+    return right in _CHALLENGED and not is_tireless
 
 
 def current_gate() -> Gate:

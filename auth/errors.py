@@ -23,6 +23,14 @@ class AccessDenied(AuthError):
     """Known, and still not allowed: asking again with the same credentials is useless."""
 
 
+class TooManyRequests(AuthError):
+    """The caller's address has failed too often."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class CredentialsInvalid(AuthError):
     """What the request presented as proof of identity proves nothing."""
 

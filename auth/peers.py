@@ -75,6 +75,15 @@ def is_loopback_peer(environ: Environ, proxies: Iterable[ipaddress.IPv4Network |
     return host is not None and is_loopback_name(host)
 
 
+def client_address(environ: Environ, proxies: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()) -> str:
+    """Whose request it is, as far as we may believe it: the last hop of X-Forwarded-For that is no trusted proxy."""
+    address = str(environ.get("REMOTE_ADDR", ""))
+    hops = str(environ.get(f"{_FORWARDING_PREFIX}_FOR", "")).split(",")
+    while hops and _is_among(address, proxies) and address_of(hops[-1].strip()) is not None:
+        address = hops.pop().strip()
+    return address
+
+
 def external_scheme_and_host(environ: Environ, config: AccessConfig) -> tuple[str, str]:
     """`scheme`, `host[:port]` as the client addressed us; clients refuse a realm on any other host.
 

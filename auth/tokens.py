@@ -224,7 +224,7 @@ class TokenSigner:
 
     def __init__(self, keys_dir: Path, *, now: Callable[[], float] = time.time) -> None:
         """Raises KeyStoreInvalid."""
-        self._keys = KeySet(keys_dir)
+        self.keys = self._keys = KeySet(keys_dir)
         self._now = now
         # A push sends one token hundreds of times. What is invalid raises, and so takes no place here.
         self._decode = lru_cache(maxsize=_MAX_DECODED)(self._decode_once)

@@ -102,7 +102,7 @@ def _headers(name: RepositoryName, digest: Digest) -> dict[str, str]:
         # private: whether a stranger may read it is decided on each request, not by a shared cache
         "Cache-Control": "private, max-age=31536000, immutable",
         # the ollama client takes the address of its ranged requests from here, and fails without it
-        "Location": f"/v2/{name}/blobs/{digest}",
+        "Location": current_gate().blob_location(name, digest),
     }
 
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, json, request
 from flask.typing import ResponseReturnValue
 
 from auth.access import current_gate
-from auth.errors import AuthError, RequestRefused, Unauthorized
+from auth.errors import AuthError, RequestRefused, TooManyRequests, Unauthorized
 from auth.scopes import format_scopes, parse_scopes
 from auth.tokens import BearerToken
 
@@ -34,7 +34,8 @@ def get_token() -> ResponseReturnValue:
     """
     gate = current_gate()
     scopes = parse_scopes(request.args.getlist("scope"))
-    token = gate.token_requests.answer(gate.token_request(request.args.get("service", ""), scopes))
+    asked = gate.token_request(request.args.get("service", ""), scopes)
+    token = gate.answer_token_request(lambda: gate.token_requests.answer(asked))
     return _no_store({"token": token.text, **_common(token)})
 
 
@@ -48,8 +49,8 @@ def post_token() -> ResponseReturnValue:
     if not secret:
         raise OAuthRefused("invalid_request", "password is missing; it is an access token")
     try:
-        scopes = parse_scopes([_field("scope")])
-        token = current_gate().token_requests.with_secret(secret, _field("service"), scopes)
+        gate, scopes, service = current_gate(), parse_scopes([_field("scope")]), _field("service")
+        token = gate.answer_token_request(lambda: gate.token_requests.with_secret(secret, service, scopes))
     except RequestRefused as error:
         raise OAuthRefused("invalid_request", str(error)) from error
     except Unauthorized as error:
@@ -65,6 +66,11 @@ def oauth_refusal(error: OAuthRefused) -> ResponseReturnValue:
 @bp.errorhandler(AuthError)
 def refusal(error: AuthError) -> ResponseReturnValue:
     """A readable body: the ollama client shows it to people as it is."""
+    if isinstance(error, TooManyRequests):
+        body: dict[str, object] = {"errors": [{"code": "TOOMANYREQUESTS", "message": str(error), "detail": {}}]}
+        response = _no_store(body, 429)
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
     is_unauthorized = isinstance(error, Unauthorized)
     code, status = ("UNAUTHORIZED", 401) if is_unauthorized else ("DENIED", 400)
     response = _no_store({"errors": [{"code": code, "message": str(error), "detail": error.detail}]}, status)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from auth.errors import AccessDenied
+from auth.errors import AccessDenied, Unauthorized
 from auth.keys import PrivateKey
 from auth.policy import Right
 from storage.reference import RepositoryName
@@ -98,12 +98,12 @@ def test_a_narrow_token_is_told_to_widen(door, grants, key):
     )
 
 
-def test_one_who_is_not_entitled_is_refused_for_good(door, grants, key):
+def test_one_who_is_not_entitled_is_told_what_is_missing(door, grants, key):
     grants.add("alice", key.public, "pull")
 
     answer = door.check(Right.PUSH, "alice/m:push", Authorization=bearer(door, key, "repository:alice/m:pull,push"))
 
-    assert answer.status_code == 403
+    assert answer.status_code == 401
     assert f"key {FINGERPRINT} may not push in alice" in answer.json["error"]
     assert "tonnage key add alice PUBKEY_FILE --role push" in answer.json["error"]
 
@@ -130,7 +130,17 @@ def test_an_access_token_works_without_the_token_endpoint(door, tokens, form):
     authorization = basic(secret) if form == "basic" else form.format(secret)
 
     assert door.check(Right.PUSH, "alice/m:push", Authorization=authorization).status_code == 200
-    assert door.check(Right.DELETE, "alice/m:delete", Authorization=authorization).status_code == 403
+    refused = door.check(Right.DELETE, "alice/m:delete", Authorization=authorization)
+    assert refused.status_code == 401
+    assert 'scope="repository:alice/m:delete"' in refused.headers["WWW-Authenticate"]
+
+
+def test_a_client_that_never_tires_of_asking_is_told_403(door, tokens):
+    secret = tokens.create("ci", scopes=["pull"])
+
+    headers = {"Authorization": f"Bearer {secret}", "User_Agent": "ollama-transfer/1.0"}
+
+    assert door.check(Right.PUSH, "alice/m:push", **headers).status_code == 403
 
 
 def test_an_access_token_may_come_as_api_key(door, tokens):
@@ -290,9 +300,9 @@ def test_the_table_names_the_right_and_the_caller_its_repository(door, tokens):
         assert door.gate.authorize("GET", "/v2/").is_known
         assert (door.gate.may(alice, "push"), door.gate.may(bob, "pull")) == (True, False)
         assert (door.gate.may_see(alice), door.gate.may_see(bob)) == (True, False)
-        with pytest.raises(AccessDenied):
+        with pytest.raises(Unauthorized):
             door.gate.authorize("DELETE", "manifest", alice)
-        with pytest.raises(AccessDenied):
+        with pytest.raises(Unauthorized):
             door.gate.authorize("GET", "blob", bob)
 
 

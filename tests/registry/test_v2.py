@@ -79,7 +79,7 @@ def test_head_tells_the_size_and_every_get_tells_a_location(admin: Client, repos
         assert answer.headers["Content-Length"] == str(len(BLOB))
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Docker-Content-Digest"] == DIGEST
-        assert answer.headers["Location"] == path
+        assert answer.headers["Location"].partition("?")[0] == path
         assert answer.headers["Accept-Ranges"] == "bytes"
         assert "Transfer-Encoding" not in answer.headers
 
