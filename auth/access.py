@@ -5,13 +5,14 @@ Spec: "Token Authentication Specification"; Ollama API, "Signed requests".
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from flask import current_app, g, request
 
-from auth.errors import AccessDenied, AuthError, CredentialsInvalid, TokenInvalid, Unauthorized
+from auth.errors import AccessDenied, AuthError, CredentialsInvalid, TokenExpired, TokenInvalid, Unauthorized
 from auth.grants import KeyGrants
 from auth.identity import ANONYMOUS, Anonymous, Identity
 from auth.peers import (
@@ -41,6 +42,8 @@ from storage.reference import RepositoryName
 __all__ = ["RIGHTS", "AccessConfig", "Gate", "Right", "current_gate", "is_loopback_peer"]
 
 EXTENSION: Final = "tonnage.gate"
+BEARER: Final = "bearer_id"
+LAPSED: Final = "lapsed_bearer"  # the claims of a token that is good for its own upload sessions alone
 SIGNED: Final = "signed_url"  # set on flask.g where the address itself carries the right
 
 _ACTION_OF_RIGHT: Final = {Right.PULL: "pull", Right.PUSH: "push", Right.DELETE: "delete"}
@@ -84,6 +87,32 @@ class Gate:
         action = _ACTION_OF_RIGHT.get(right)
         return self.check(right, *([(name, action)] if name is not None and action is not None else []), also=also)
 
+    def authorize_session(
+        self, method: str, route: str, name: RepositoryName, opened_with: Callable[[], str | None]
+    ) -> Identity:
+        """`authorize`, for a session: the bearer token that opened it may go on with it for a day after it expired.
+
+        A push of hundreds of gigabytes outlives its token, and some clients never fetch another. Whoever it was issued
+        to must still be allowed. opened_with: the token's id. Raises Unauthorized, AccessDenied.
+        """
+        try:
+            return self.authorize(method, route, name)
+        except Unauthorized:
+            claims = g.get(LAPSED)
+            if claims is None or not hmac.compare_digest(claims.token_id, opened_with() or ""):
+                raise
+            try:
+                g.identity = self._holder(claims.subject).under(claims.scopes)
+            except CredentialsInvalid:
+                raise Unauthorized("the token expired, and who it was issued to is not known any more") from None
+            return self.authorize(method, route, name)
+
+    def bearer_id(self) -> str | None:
+        """The id of the bearer token that came with the request; None for other credentials."""
+        self.identify()
+        bearer_id: str | None = g.get(BEARER)
+        return bearer_id
+
     def check(self, right: Right, *wanted: Wanted, also: Sequence[Wanted] = ()) -> Identity:
         """Who asks, if they have `right` and may do all of `wanted`. Raises Unauthorized, AccessDenied.
 
@@ -94,6 +123,16 @@ class Gate:
         if decision is Decision.ALLOW:
             return identity
         raise self._refusal(decision, right, wanted, also, identity)
+
+    def ask_for_more(self, right: Right, wanted: Wanted, also: Wanted) -> None:
+        """Challenge a caller who may do both, but whose bearer token does not say so. Raises Unauthorized.
+
+        Nobody else: for them no token would help.
+        """
+        identity = self.identify()
+        decision = decide(right, (wanted, also), identity, self._situation(), self._is_private)
+        if decision is Decision.WIDEN:
+            raise self._refusal(decision, right, (wanted,), (also,), identity)
 
     def may(self, name: RepositoryName, action: str) -> bool:
         """Whether the caller may do one thing on one repository, as /v2 sees it; for lists of what is allowed."""
@@ -134,7 +173,7 @@ class Gate:
         self._throttle.check(self.address())
         try:
             return answer()
-        except (Unauthorized, CredentialsInvalid):
+        except (Unauthorized, AccessDenied, CredentialsInvalid):
             self._throttle.count(self.address())
             raise
 
@@ -214,7 +253,12 @@ class Gate:
 
     def _bearer(self, text: str) -> Identity:
         """Whoever the token was issued to, with the rights they have now: what was revoked is gone at once."""
-        claims = self._signer.verify(text, self.service)
+        try:
+            claims = self._signer.verify(text, self.service)
+        except TokenExpired as error:
+            setattr(g, LAPSED, error.claims)
+            raise
+        setattr(g, BEARER, claims.token_id)
         return self._holder(claims.subject).under(claims.scopes)
 
     def _from_url(self) -> Identity:
@@ -245,7 +289,7 @@ class Gate:
     ) -> AuthError:
         message = explain(right, wanted, identity)
         # 401 makes the ollama client print its own sign-in text in place of our message.
-        if _is_native(request.path) or (decision is Decision.REFUSE and not _may_ask_again(right)):
+        if _is_native(request.path) or (decision is Decision.REFUSE and not _may_ask_again(right, identity)):
             return AccessDenied(message)
         scopes = wanted_scopes(right, wanted, also)
         too_narrow = "insufficient_scope" if identity.ceiling is not None else ""
@@ -259,12 +303,13 @@ def _is_blob(path: str) -> bool:
     return path.startswith("/v2/") and path.rpartition("/")[0].endswith("/blobs")
 
 
-def _may_ask_again(right: Right) -> bool:
+def _may_ask_again(right: Right, identity: Identity) -> bool:
     """Whether a caller who is known, and may not, is challenged all the same: clients widen their token on 401 alone.
 
-    One client asks for a new token again and again for as long as it gets 401, with the same answer each time.
+    The ollama client does so with each new token, for ever in one of its parts, and hides what a 401 says.
     """
-    is_tireless = request.headers.get("User-Agent", "").startswith("ollama-transfer/")
+    agent = request.headers.get("User-Agent", "")
+    is_tireless = agent.startswith("ollama-transfer/") or (agent.startswith("ollama/") and identity.ceiling is not None)
     return right in _CHALLENGED and not is_tireless
 
 

@@ -47,6 +47,14 @@ class TokenInvalid(CredentialsInvalid):
     """Not a token of ours, or one that expired or was revoked."""
 
 
+class TokenExpired(TokenInvalid):
+    """A token of ours whose time is up. `claims`: what it said, for the one thing it is still good for."""
+
+    def __init__(self, message: str, claims: object) -> None:
+        super().__init__(message)
+        self.claims = claims
+
+
 class RequestRefused(AuthError):
     """A token request that makes no sense whoever sends it: too long, or for another service."""
 

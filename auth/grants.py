@@ -12,20 +12,20 @@ from auth.errors import GrantInvalid, GrantUnknown
 from auth.identity import KeyHolder, Role
 from auth.keys import PublicKey, is_fingerprint
 from auth.models import KeyGrant
-from storage.db import Database
+from storage.db import Database, HotQuery
 from storage.models import Namespace
 
 _MAX_ROLES = 1000  # namespaces one key may be let into; more would slow each of its requests
 
-# Asked on most requests, hence built once: building a statement takes longer than running it.
-_ROLES = (
+# Asked on most requests.
+_ROLES = HotQuery(
     select(Namespace.name, KeyGrant.role)
     .join(Namespace, Namespace.id == KeyGrant.namespace_id)
     .where(KeyGrant.fingerprint == bindparam("fingerprint"))
     .order_by(Namespace.name)
     .limit(_MAX_ROLES)
 )
-_PRIVACY = select(Namespace.is_private).where(Namespace.name == bindparam("namespace"))
+_PRIVACY = HotQuery(select(Namespace.is_private).where(Namespace.name == bindparam("namespace")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,7 @@ class KeyGrants:
         """Namespace → role; empty for a key that nobody let in."""
         if not is_fingerprint(fingerprint):
             return {}
-        with self._database.connect() as connection:
-            return {name: Role(role) for name, role in connection.execute(_ROLES, {"fingerprint": fingerprint})}
+        return {name: Role(role) for name, role in self._database.all(_ROLES, fingerprint=fingerprint)}
 
     def holder(self, fingerprint: str) -> KeyHolder:
         """Who the key makes its holder: nobody we know if it was granted nothing."""
@@ -108,8 +107,7 @@ def stored_privacy(database: Database) -> Callable[[str], bool]:
     """Whether a namespace is private, as the rows say now; one that does not exist is."""
 
     def is_private(namespace: str) -> bool:
-        with database.connect() as connection:
-            found = connection.execute(_PRIVACY, {"namespace": namespace}).scalar()
-        return found is None or bool(found)
+        found = database.first(_PRIVACY, namespace=namespace)
+        return found is None or bool(found[0])
 
     return is_private

@@ -33,6 +33,7 @@ def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return address
 
 
+@lru_cache(maxsize=1024)
 def is_loopback_address(text: str) -> bool:
     address = address_of(text)
     return address is not None and address.is_loopback

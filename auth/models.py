@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Float, ForeignKey, LargeBinary, String, Text
+from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from storage.db import Base
+from storage.db import Base, BigId
 
 
 class KeyGrant(Base):
@@ -35,6 +35,7 @@ class AccessToken(Base):
     created_at: Mapped[float] = mapped_column(Float(53))
     expires_at: Mapped[float | None] = mapped_column(Float(53))
     revoked_at: Mapped[float | None] = mapped_column(Float(53))
+    last_used_at: Mapped[float | None] = mapped_column(Float(53))  # a minute behind at most; NULL is never
 
 
 class UsedNonce(Base):
@@ -45,3 +46,36 @@ class UsedNonce(Base):
     fingerprint: Mapped[str] = mapped_column(String(50), primary_key=True)
     nonce: Mapped[str] = mapped_column(String(86), primary_key=True)
     seen_at: Mapped[float] = mapped_column(Float(53), index=True)
+
+
+class AuditRow(Base):
+    """Something that somebody did, or was refused. Never changed: triggers of the schema refuse an UPDATE."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "at", "id"), Index(None, "what", "at"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[float] = mapped_column(Float(53))
+    who: Mapped[str] = mapped_column(String(128))
+    what: Mapped[str] = mapped_column(String(32))  # a value of auth.audit.What
+    namespace: Mapped[str | None] = mapped_column(String(255))
+    repository: Mapped[str | None] = mapped_column(String(255))
+    reference: Mapped[str | None] = mapped_column(String(255))  # a tag, digest, fingerprint, or a token's name
+    detail: Mapped[str | None] = mapped_column(String(500))
+    address: Mapped[str] = mapped_column(String(64))
+    request_id: Mapped[str] = mapped_column(String(64))
+    count: Mapped[int] = mapped_column(BigId)  # how many times, where several were made one row
+
+
+class RefusedKey(Base):
+    """A key that signed as it should, and that nobody had let in."""
+
+    __tablename__ = "refused_keys"
+
+    fingerprint: Mapped[str] = mapped_column(String(50), primary_key=True)
+    blob: Mapped[str] = mapped_column(String(68))
+    address: Mapped[str] = mapped_column(String(64))
+    wanted: Mapped[str] = mapped_column(String(300))  # `<repository>:<actions>`, or empty
+    first_seen_at: Mapped[float] = mapped_column(Float(53))
+    last_seen_at: Mapped[float] = mapped_column(Float(53), index=True)
+    count: Mapped[int] = mapped_column(BigId)

@@ -17,6 +17,7 @@ Environ = Mapping[str, Any]
 
 _FORWARDING: Final = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
 _FORWARDING_PREFIX: Final = "HTTP_X_FORWARDED"
+_IPV6_SITE: Final = 64  # bits
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ def client_address(environ: Environ, proxies: Iterable[ipaddress.IPv4Network | i
     return address
 
 
+def site_of(address: str) -> str:
+    """The address, or the network that one customer has of IPv6; empty for what is no address."""
+    parsed = address_of(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, _IPV6_SITE), strict=False))
+    return "" if parsed is None else str(parsed)
+
+
 def external_scheme_and_host(environ: Environ, config: AccessConfig) -> tuple[str, str]:
     """`scheme`, `host[:port]` as the client addressed us; clients refuse a realm on any other host.
 
@@ -109,10 +118,20 @@ def signed_origins(environ: Environ, config: AccessConfig) -> tuple[str, ...]:
 
 
 def is_addressed_to_us(environ: Environ, config: AccessConfig) -> bool:
-    """Whether the host that the client addressed is a name of this server."""
+    """Whether the host and port that the client addressed are this server's.
+
+    Another port of the same machine may be another's server, to whom the client said what it now tells us.
+    """
     _, authority = external_scheme_and_host(environ, config)
     host = host_of(authority)
-    return host is not None and (host == host_of(config.external_authority) or is_own_host(host))
+    if host is None:
+        return False
+    if config.external_authority and authority.lower() == config.external_authority.lower():
+        return True
+    is_proxied = _is_among(str(environ.get("REMOTE_ADDR", "")), config.proxies)
+    named = authority.rpartition("]")[2]
+    ports = (named.rpartition(":")[2],) if ":" in named else ("80", "443")
+    return is_own_host(host) and (is_proxied or str(environ.get("SERVER_PORT", "")) in ports)
 
 
 def request_target(environ: Environ) -> str:

@@ -22,10 +22,11 @@ _TABLE: Final[tuple[tuple[Right, str, str], ...]] = (
     (Right.PUSH, "GET HEAD PATCH PUT DELETE", "upload"),  # whoever may open a session may give it up
     (Right.PUSH, "PUT", "manifest"),
     (Right.DELETE, "DELETE", "blob manifest"),
-    # what tells nothing about models
-    (Right.PUBLIC, _READ, "/ /healthz /api/version /static/*"),
-    (Right.PUBLIC, "GET", "/api/status /api/experimental/model-recommendations"),
-    (Right.PUBLIC, "POST", "/api/me /api/signout"),
+    # what tells a stranger no more than that a server is here
+    (Right.PUBLIC, _READ, "/ /healthz"),
+    (Right.LOGIN, _READ, "/api/version"),
+    (Right.LOGIN, "GET", "/api/status /api/experimental/model-recommendations"),
+    (Right.LOGIN, "POST", "/api/me /api/signout"),
     # models: look
     (Right.READ_MODELS, _READ, "/api/tags"),
     (Right.READ_MODELS, "GET", "/api/ps /v1/models /v1/models/*"),
@@ -39,6 +40,9 @@ _TABLE: Final[tuple[tuple[Right, str, str], ...]] = (
     (Right.MANAGE, "POST", "/api/create /api/copy /api/pull /api/push"),
     (Right.MANAGE, "DELETE", "/api/delete"),
     (Right.MANAGE, "HEAD POST", "/api/blobs/*"),
+    # who may do what
+    (Right.ADMIN, "GET POST", "/admin/keys"),
+    (Right.ADMIN, "DELETE", "/admin/keys/*"),
 )
 
 _CONVERTER: Final = re.compile(r"<[^>]*>")

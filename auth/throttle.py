@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import threading
 import time
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from auth.errors import TooManyRequests
+from auth.peers import site_of
 
 BURST: Final = 30.0  # failures in a row
 A_SECOND: Final = 1 / 3  # failures that are forgiven
 _MAX_ADDRESSES: Final = 10_000
-_IPV6_SITE: Final = 64  # one customer has all addresses of such a network
 
 
 @dataclass(slots=True)
@@ -40,7 +39,7 @@ class Throttle:
     def check(self, address: str) -> None:
         """Raises TooManyRequests while the address has failed too often."""
         with self._lock:
-            record = self._records.get(_site(address))
+            record = self._records.get(site_of(address))
             if record is None:
                 return
             self._forgive(record)
@@ -51,7 +50,7 @@ class Throttle:
 
     def count(self, address: str) -> None:
         """The address failed once more."""
-        site = _site(address)
+        site = site_of(address)
         with self._lock:
             record = self._records.setdefault(site, _Record(BURST, self._now()))
             self._records.move_to_end(site)
@@ -64,15 +63,3 @@ class Throttle:
         now = self._now()
         record.left = min(BURST, record.left + (now - record.at) * A_SECOND)
         record.at = now
-
-
-def _site(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, _IPV6_SITE), strict=False))
-    return str(parsed)

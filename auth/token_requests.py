@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from auth.errors import CredentialsInvalid, RequestRefused, SignatureInvalid, TokenInvalid, Unauthorized
+from auth.errors import AccessDenied, CredentialsInvalid, RequestRefused, SignatureInvalid, TokenInvalid, Unauthorized
 from auth.grants import KeyGrants
 from auth.identity import Anonymous, Identity
 from auth.keys import PublicKey
@@ -65,7 +65,7 @@ class TokenRequests:
     def answer(self, request: TokenRequest) -> BearerToken:
         """A token for what was asked, as far as the caller is entitled to it; possibly for nothing.
 
-        Raises RequestRefused, and Unauthorized for wrong credentials or a key that nobody let in.
+        Raises RequestRefused, Unauthorized for wrong credentials, AccessDenied for a key that nobody let in.
         """
         if request.service not in ("", self.service):
             raise RequestRefused(f"no tokens for another service; ours is {self.service}", service=request.service)
@@ -110,14 +110,15 @@ class TokenRequests:
         if grantable(scopes, nobody, self._situation, self._is_private) == scopes:
             return nobody
         wanted = next((scope for scope in scopes if scope.type == "repository"), None)
-        raise Unauthorized(unknown_key(key.fingerprint, wanted), fingerprint=key.fingerprint)
+        # Not 401: the ollama client shows its own words in place of an answer that says "unauthorized".
+        raise AccessDenied(unknown_key(key.fingerprint, wanted), fingerprint=key.fingerprint)
 
 
 def unknown_key(fingerprint: str, wanted: Scope | None = None) -> str:
     """What to tell the holder of a key that was granted nothing, or not this: how an administrator lets it in."""
     namespace = wanted.name.partition("/")[0] if wanted is not None else "NAMESPACE"
     role = "pull" if wanted is not None and wanted.actions == ("pull",) else "push"
-    command = f"tonnage key add {namespace} PUBKEY_FILE --role {role}"
+    command = f"tonnage key add {namespace} {fingerprint} --role {role}"
     return f"key {fingerprint} is not known here; an administrator lets it in with: {command}"
 
 

@@ -9,29 +9,32 @@ import hashlib
 import hmac
 import re
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jwt
 from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from auth.errors import GrantInvalid, GrantUnknown, TokenInvalid
+from auth.errors import GrantInvalid, GrantUnknown, TokenExpired, TokenInvalid
 from auth.identity import TokenHolder, TokenScope
 from auth.key_set import KeySet
 from auth.models import AccessToken
 from auth.scopes import Scope
-from storage.db import Database
+from storage.db import Database, HotQuery
 from storage.reference import check_namespace
 
 SECRET_PREFIX: Final = "tng_"  # noqa: S105  # what tells our secrets from other strings, not a secret
 FIRST_ADMIN: Final = "admin"
 LIFE_S: Final = 900
 LEEWAY_S: Final = 60
+UPLOAD_GRACE_S: Final = 24 * 3600  # a session that a token opened may end after the token
 MAX_BEARER: Final = 16_380  # characters, the server's limit for one header
 
 _SECRET: Final = re.compile(r"tng_(?P<id>[a-z0-9]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
@@ -39,6 +42,8 @@ _ID_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_NAMESPACES: Final = 200
 _MAX_DECODED: Final = 512
+_USE_EVERY_S: Final = 60.0
+_MAX_USED: Final = 10_000
 _ALGORITHM: Final = "EdDSA"
 _ISSUER: Final = "tonnage"
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")
@@ -55,6 +60,7 @@ class TokenInfo:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    last_used_at: float | None
 
 
 class AccessTokens:
@@ -63,6 +69,7 @@ class AccessTokens:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._now = now
+        self.uses = TokenUses(now)
 
     def create(
         self, name: str, *, scopes: Iterable[str], namespaces: Iterable[str] = (), expires_at: float | None = None
@@ -107,8 +114,8 @@ class AccessTokens:
         with self._database.read() as transaction:
             rows = transaction.execute(select(*_COLUMNS).order_by(AccessToken.name)).all()
         return tuple(
-            TokenInfo(id_, name, tuple(scopes.split()), tuple((spaces or "").split()), created, expires, revoked)
-            for id_, name, _, scopes, spaces, created, expires, revoked in rows
+            TokenInfo(id_, name, tuple(scopes.split()), tuple((spaces or "").split()), created, *times)
+            for id_, name, _, scopes, spaces, created, *times in rows
         )
 
     def revoke(self, name: str) -> None:
@@ -153,8 +160,7 @@ class AccessTokens:
         }
 
     def _find(self, token_id: str) -> _Row | None:
-        with self._database.connect() as connection:
-            row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
+        row = self._database.first(_BY_ID, token_id=token_id)
         return _Row(*row) if row is not None else None
 
     def _holder(self, row: _Row) -> TokenHolder:
@@ -162,6 +168,7 @@ class AccessTokens:
             raise TokenInvalid("the access token was revoked")
         if row.expires_at is not None and row.expires_at <= self._now():
             raise TokenInvalid("the access token expired")
+        self.uses.saw(row.id, row.last_used_at)
         return TokenHolder(
             token_id=row.id,
             name=row.name,
@@ -180,6 +187,7 @@ class _Row:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    last_used_at: float | None
 
 
 _COLUMNS: Final = (
@@ -191,13 +199,58 @@ _COLUMNS: Final = (
     AccessToken.created_at,
     AccessToken.expires_at,
     AccessToken.revoked_at,
+    AccessToken.last_used_at,
 )
-_BY_ID: Final = select(*_COLUMNS).where(AccessToken.id == bindparam("token_id"))
+_BY_ID: Final = HotQuery(select(*_COLUMNS).where(AccessToken.id == bindparam("token_id")))
 
 
 def _digest(secret: str) -> bytes:
     """A plain digest is enough: the secret is 256 random bits, not a password."""
     return hashlib.sha256(secret.encode("ascii")).digest()
+
+
+class TokenUses:
+    """When tokens were last used, a minute behind; a source of `auth.later.Later`.
+
+    The row that a request reads anyway says whether another process wrote the same a moment ago.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._used: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self.wake: Callable[[], None] = lambda: None  # called when there is something to write
+
+    def saw(self, token_id: str, last_used_at: float | None) -> None:
+        now = self._now()
+        if last_used_at is not None and now - last_used_at < _USE_EVERY_S:
+            return
+        with self._lock:
+            if token_id in self._used or len(self._used) >= _MAX_USED:
+                return
+            self._used[token_id] = now
+        self.wake()
+
+    def take(self, limit: int, *, everything: bool = False) -> Sequence[Any]:  # all of it is due, always
+        with self._lock:
+            taken = list(self._used.items())[:limit]
+            for token_id, _ in taken:
+                del self._used[token_id]
+        return taken
+
+    def put(self, session: Session, taken: Sequence[Any]) -> None:
+        for token_id, at in taken:
+            used = update(AccessToken).where(
+                AccessToken.id == token_id, func.coalesce(AccessToken.last_used_at, 0) < at
+            )
+            session.execute(used.values(last_used_at=at).execution_options(synchronize_session=False))
+
+    def give_back(self, taken: Sequence[Any]) -> None:
+        with self._lock:
+            self._used.update(taken)
+
+    def __len__(self) -> int:
+        return len(self._used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +300,13 @@ class TokenSigner:
         return BearerToken(text, covered, now, LIFE_S)
 
     def verify(self, text: str, audience: str) -> BearerClaims:
-        """What the token says. Raises TokenInvalid."""
+        """What the token says. Raises TokenInvalid; TokenExpired with its claims for a day longer."""
         if len(text) > MAX_BEARER:
             raise TokenInvalid("not a token of this server")
         claims, not_before, expires = self._decode(text, audience)
         now = self._now()
         if now >= expires + LEEWAY_S:
-            raise TokenInvalid("the token expired")
+            raise TokenExpired("the token expired", claims if now < expires + UPLOAD_GRACE_S else None)
         if now < not_before - LEEWAY_S:
             raise TokenInvalid("the token is not valid yet")
         return claims

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from secrets import token_hex
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import PathConverter
 
 from auth.access import AccessConfig, Gate, current_gate
+from auth.audit import What
 from auth.grants import KeyGrants, stored_privacy
+from auth.policy import Mode
 from auth.tokens import AccessTokens, TokenSigner
-from registry import blobs, errors, manifests, referrers, tags, token, uploads
+from registry import admin, audit, blobs, errors, manifests, referrers, tags, token, uploads
 from registry.config import Config
+from registry.express import Express
 from registry.models import about, listing, remove, show
 from registry.origins import Origins
 from registry.paths import Kind, split_path
+from registry.request_ids import request_id
 from runtime.api import ollama
 from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
@@ -31,7 +34,6 @@ from storage.store import Store
 
 Handler = Callable[[RepositoryName, str], ResponseReturnValue]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEAD_RULES = {"/", "/api/version", "/api/tags", "/v2", "/v2/", "/v2/_catalog", "/v2/<rest:rest>"}
 
 
@@ -43,7 +45,7 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # a redirect would lose the body of an upload
     _add_services(app, config)
     errors.install(app)
-    for blueprint in (token.bp, about.bp, listing.bp, remove.bp, show.bp, ollama.bp):
+    for blueprint in (token.bp, about.bp, listing.bp, remove.bp, show.bp, ollama.bp, admin.bp):
         app.register_blueprint(blueprint)
     app.add_url_rule("/healthz", view_func=_healthz)
     for rule in ("/v2", "/v2/"):
@@ -52,12 +54,16 @@ def create_app(config: Config) -> Flask:
     app.url_map.converters["rest"] = _Rest
     app.add_url_rule("/v2/<rest:rest>", view_func=_dispatch, methods=_METHODS)
     _restrict_head(app)
-    origins = Origins(config.origins, checks_host=config.is_loopback)
+    origins = _origins(config)
     app.before_request(_identify_request)
     app.before_request(origins.refusal)
     app.before_request(_check_route)
     app.after_request(_common_headers)
     app.after_request(origins.mark)
+    repositories = app.extensions["tonnage.store"].repositories
+    is_private = stored_privacy(app.extensions["tonnage.store"].database)
+    express = Express(app.wsgi_app, repositories, origins, is_private, is_open=config.access == Mode.OPEN)
+    app.wsgi_app = express  # type: ignore[method-assign]  # how Flask wants to be wrapped
     return app
 
 
@@ -65,7 +71,11 @@ def check_settings(config: Config) -> None:
     """What only the parts themselves can judge, before anything is started. Raises AuthError, OriginsInvalid."""
     _access(config)
     TokenSigner(config.keys_path)
-    Origins(config.origins, checks_host=config.is_loopback)
+    _origins(config)
+
+
+def _origins(config: Config) -> Origins:
+    return Origins(config.origins, checks_host=config.is_loopback, own_host=urlsplit(config.external_url).netloc)
 
 
 def _access(config: Config) -> AccessConfig:
@@ -85,18 +95,20 @@ def after_fork(app: Flask) -> None:
 def _add_services(app: Flask, config: Config) -> None:
     database = Database(config.database_url)
     store = Store(database, FilesystemDriver(config.data_path))
+    tokens = AccessTokens(database)
     app.extensions["tonnage.config"] = config
     app.extensions["tonnage.store"] = store
     app.extensions["tonnage.gate"] = Gate(
         _access(config),
         database,
         TokenSigner(config.keys_path),
-        AccessTokens(database),
+        tokens,
         KeyGrants(database),
         stored_privacy(database),
     )
     app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
     app.extensions["tonnage.runtime"] = RuntimeSettings()
+    audit.install(app, database, tokens)
 
 
 def _restrict_head(app: Flask) -> None:
@@ -107,8 +119,7 @@ def _restrict_head(app: Flask) -> None:
 
 
 def _identify_request() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else token_hex(8)
+    g.request_id = request_id(request.headers.get("X-Request-Id", ""))
 
 
 def _check_route() -> ResponseReturnValue | None:
@@ -123,7 +134,11 @@ def _check_route() -> ResponseReturnValue | None:
 def _common_headers(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "-")
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if response.mimetype == "text/html" and not response.direct_passthrough and not response.get_data():
+    if (
+        response.headers.get("Content-Type", "").startswith("text/html")
+        and not response.direct_passthrough
+        and not response.get_data()
+    ):
         del response.headers["Content-Type"]  # of an empty body; the framework's default
     if errors.is_oci_path():
         response.headers["Docker-Distribution-API-Version"] = "registry/2.0"
@@ -150,7 +165,7 @@ def _can_pull(name: RepositoryName) -> bool:
 HANDLERS: dict[tuple[str, Kind], Handler] = {
     ("HEAD", Kind.BLOB): blobs.get_blob,
     ("GET", Kind.BLOB): blobs.get_blob,
-    ("DELETE", Kind.BLOB): blobs.delete_blob,
+    ("DELETE", Kind.BLOB): audit.recorded(What.DELETE_BLOB, blobs.delete_blob),
     ("POST", Kind.UPLOAD_START): lambda name, _: uploads.start_upload(name, _can_pull),
     ("PATCH", Kind.UPLOAD): uploads.append_chunk,
     ("PUT", Kind.UPLOAD): uploads.complete_upload,
@@ -193,12 +208,16 @@ def _dispatch(rest: str) -> ResponseReturnValue:
         if not is_read or path.kind is Kind.REFERRERS:
             raise
         raise NameUnknown("no such repository", **error.detail) from None
-    _authorize(path.kind, name)
+    _authorize(path.kind, name, path.reference)
     return handler(name, path.reference)
 
 
-def _authorize(kind: Kind, name: RepositoryName) -> None:
+def _authorize(kind: Kind, name: RepositoryName, reference: str) -> None:
     """Let the request pass, or raise with a challenge that names what the client is about to need as well."""
+    if kind is Kind.UPLOAD:
+        opened_with = current_app.extensions["tonnage.store"].uploads.opened_with
+        g.identity = current_gate().authorize_session(request.method, kind, name, lambda: opened_with(name, reference))
+        return
     g.identity = current_gate().authorize(request.method, kind, name, also=_likely_needs(kind, name))
 
 

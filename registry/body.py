@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from registry.wsgi_input import reader_of
+
 _DISCARD_S = 2.0
 
 
@@ -26,7 +28,7 @@ class RequestBody:
     """Reads the server's own input: Werkzeug's wrapper would turn a lost client into a 400 of its own."""
 
     def __init__(self) -> None:
-        self._input = request.environ["wsgi.input"]
+        self._input = reader_of(request.environ["wsgi.input"])
         self._left = request.content_length
         if self._left is None and not request.environ.get("wsgi.input_terminated"):
             self._left = 0  # a server that marks no end of a chunked body would let us read for ever

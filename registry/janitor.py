@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Final
 
+from auth.audit import AuditTrail
 from registry.config import Config
 from runtime.process import die_with_parent
 from storage.db import Database
@@ -34,11 +35,13 @@ def tidy(store: Store) -> None:
         expired = _expire_uploads(store) + store.collector.forget_staged()
         deadline = time.monotonic() + _SWEEP_S
         swept = store.collector.sweep(go_on=lambda: time.monotonic() < deadline)
+        pruned = AuditTrail(store.database).prune()
     except StorageError as error:
         _log.warning("the store refuses: %s", error)
         return
-    if expired or swept.links or swept.objects:
-        _log.info("uploads=%d links=%d objects=%d bytes=%d", expired, swept.links, swept.objects, swept.size)
+    if expired or swept.links or swept.objects or pruned:
+        counts = (expired, swept.links, swept.objects, swept.size, pruned)
+        _log.info("uploads=%d links=%d objects=%d bytes=%d audit=%d", *counts)
 
 
 def _expire_uploads(store: Store) -> int:

@@ -9,12 +9,15 @@ from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, RequestURITooLarge
 
+from auth.audit import What
+from registry.audit import record, record_push, records
 from registry.body import read_body
 from registry.conditions import is_current, tag_condition
 from registry.services import config, store
 from registry.urls import base_url
 from storage.digest import Digest
 from storage.errors import DigestInvalid, ManifestTooLarge, ManifestUnknown, SizeInvalid, TagInvalid
+from storage.manifest import DOCKER_LIST, OCI_INDEX
 from storage.reference import RepositoryName, Tag, parse_reference
 from storage.repositories import StoredManifest
 
@@ -37,9 +40,13 @@ def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     """end-3, GET and HEAD: the manifest as it was pushed, whatever Accept says. Raises ManifestUnknown, NameUnknown."""
     wanted = known_reference(reference)
     manifest = store().repositories.get_manifest(name, wanted)
-    headers = _headers(manifest, is_tag=isinstance(wanted, Tag))
+    if is_unreadable(manifest, request.headers.get("User-Agent", "")):
+        raise ManifestUnknown("this is an index of several manifests; ask for one of them", reference=str(wanted))
+    headers = manifest_headers(manifest, is_tag=isinstance(wanted, Tag))
     if is_current(manifest.digest):
         return Response(status=304, headers=headers)
+    if request.method == "GET" and g.identity.is_known:  # what nobody in particular may read is not private
+        record(What.PULL, repository=name, reference=wanted, detail=str(manifest.digest))
     response = Response(b"" if request.method == "HEAD" else manifest.raw, headers=headers)
     response.headers["Content-Length"] = str(len(manifest.raw))
     return response
@@ -54,6 +61,7 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     target = parse_reference(reference)
     tags = _tag_parameters() if isinstance(target, Digest) else []
     raw = _manifest_body()
+    before = records().trail.tagged(name, [*tags, *([target] if isinstance(target, Tag) else [])])
     with _LARGE if len(raw) > _LARGE_BYTES else nullcontext():
         manifest = store().repositories.put_manifest(
             name,
@@ -65,6 +73,7 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
             principal=g.identity.principal,
             condition=tag_condition(),
         )
+    record_push(name, target, manifest.digest, tags, before)
     response = Response(status=201)
     response.headers["Location"] = f"{base_url()}/v2/{name}/manifests/{manifest.digest}"
     response.headers["Docker-Content-Digest"] = str(manifest.digest)
@@ -77,7 +86,9 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
 
 def delete_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     """end-9: a tag alone, or by digest the manifest with every tag on it. Raises ManifestUnknown, NameUnknown."""
-    store().repositories.delete_manifest(name, known_reference(reference))
+    wanted = known_reference(reference)
+    store().repositories.delete_manifest(name, wanted)
+    record(What.DELETE_TAG if isinstance(wanted, Tag) else What.DELETE_MANIFEST, repository=name, reference=wanted)
     return Response(status=202)
 
 
@@ -108,7 +119,13 @@ def _manifest_body() -> bytes:
     return raw
 
 
-def _headers(manifest: StoredManifest, *, is_tag: bool) -> dict[str, str]:
+def is_unreadable(manifest: StoredManifest, user_agent: str) -> bool:
+    """Whether the client would take an index for a model without layers, and report success."""
+    return user_agent.startswith("ollama/") and manifest.media_type in (OCI_INDEX, DOCKER_LIST)
+
+
+def manifest_headers(manifest: StoredManifest, *, is_tag: bool) -> dict[str, str]:
+    """What every answer with the manifest says of it, whether or not it carries the bytes."""
     digest = str(manifest.digest)
     headers = {
         "Content-Type": manifest.media_type,

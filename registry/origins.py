@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Response, request
@@ -40,16 +42,18 @@ class OriginsInvalid(ValueError):
 class Origins:
     """The allowed origins, and what a request from each is answered."""
 
-    def __init__(self, extra: Sequence[str], *, checks_host: bool) -> None:
-        """extra: entries of OLLAMA_ORIGINS. checks_host: whether the listener is loopback. Raises OriginsInvalid."""
+    def __init__(self, extra: Sequence[str], *, checks_host: bool, own_host: str = "") -> None:
+        """extra: entries of OLLAMA_ORIGINS. checks_host: whether the listener is loopback. own_host: a name of ours,
+        under which a proxy may pass requests on. Raises OriginsInvalid.
+        """
+        self._own_host = host_of(own_host) if own_host else None
         self._allows_all = "*" in extra
         self._patterns = [_pattern(entry) for entry in extra if entry != "*"]
         self._checks_host = checks_host
 
     def refusal(self) -> Response | None:
         """What to answer in place of a handler: 403 to a strange page, 204 to a preflight, None to go on."""
-        host = str(request.environ.get("HTTP_HOST", ""))  # raw: Werkzeug empties what it cannot read
-        if self._checks_host and not _is_local_host(host):
+        if not self.knows_host(request.environ):
             return _forbidden("this server answers to local names only")
         origin = request.headers.get("Origin")
         if origin is None or _is_same(origin):
@@ -63,6 +67,14 @@ class Origins:
             preflight.headers["Access-Control-Max-Age"] = "43200"
             return preflight
         return None
+
+    def knows_host(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a server that only this machine reaches was addressed by a name that cannot be anybody else's."""
+        # raw: Werkzeug empties what it cannot read
+        host = str(environ.get("HTTP_HOST", ""))
+        if not self._checks_host or _is_local_host(host):
+            return True
+        return self._own_host is not None and host_of(host) == self._own_host
 
     def is_allowed(self, origin: str) -> bool:
         if self._allows_all or origin.startswith(_APP_SCHEMES):
@@ -108,6 +120,7 @@ def _pattern(entry: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in entry.split("*")))
 
 
+@lru_cache(maxsize=1024)
 def _is_local_host(authority: str) -> bool:
     """Whether the raw `Host` can only have meant this machine: a name from a stranger's DNS is refused."""
     if not authority:

@@ -6,9 +6,9 @@ import errno
 import json
 import logging
 import os
-import select
 import selectors
 import socket
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,41 +35,56 @@ class PatientSocket(socket.socket):
     gunicorn's threads read and write without a limit of time: a few silent strangers would hold them all, and so would
     strangers that send a byte now and then. A peer has `STALL_S` of patience; waiting for it takes from that, each
     byte that passes gives back what it takes at the least rate, and a new request begins with all of it.
+
+    The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts poll before each call.
     """
 
+    _left = STALL_S
+    _wait = STALL_S  # the limit of one wait
+    _told: float | None = None  # what the kernel knows of it
+
     def setblocking(self, flag: bool) -> None:
-        self._left = STALL_S
-        self.settimeout(STALL_S if flag else 0.0)
+        self._left = self._wait = STALL_S
+        super().setblocking(flag)
+
+    def settimeout(self, value: float | None) -> None:
+        """How long one wait may take from now on; gunicorn sets and unsets it around reads that never happen."""
+        if value == 0:
+            super().setblocking(False)
+            return
+        if super().gettimeout() is not None:
+            super().setblocking(True)
+        self._wait = STALL_S if value is None else min(value, STALL_S)
 
     def be_patient_for(self, seconds: float) -> None:
         """Until the next request: whoever has something better to do than to wait for this peer."""
         self._left = min(self._left, seconds)
-        self.settimeout(self._left)
+        self._wait = min(self._wait, seconds)
 
     def recv(self, *arguments: Any) -> bytes:
-        began = time.monotonic()
+        began = self._begin()
         try:
             data = super().recv(*arguments)
-        except TimeoutError:
-            raise _stalled() from None
+        except BlockingIOError:
+            raise self._nothing() from None
         self._spend(began, len(data))
         return data
 
     def recv_into(self, *arguments: Any) -> int:
-        began = time.monotonic()
+        began = self._begin()
         try:
             received = super().recv_into(*arguments)
-        except TimeoutError:
-            raise _stalled() from None
+        except BlockingIOError:
+            raise self._nothing() from None
         self._spend(began, received)
         return received
 
     def send(self, *arguments: Any) -> int:
-        began = time.monotonic()
+        began = self._begin()
         try:
             sent = super().send(*arguments)
-        except TimeoutError:
-            raise _stalled() from None
+        except BlockingIOError:
+            raise self._nothing() from None
         self._spend(began, sent)
         return sent
 
@@ -77,33 +92,42 @@ class PatientSocket(socket.socket):
         """The limits hold for each part of 64 KiB."""
         data = memoryview(arguments[0])
         for start in range(0, len(data), _PIECE):
-            began = time.monotonic()
+            began = self._begin()
             piece = data[start : start + _PIECE]
             try:
                 super().sendall(piece)
-            except TimeoutError:
-                raise _stalled() from None
+            except BlockingIOError:
+                raise self._nothing() from None
             self._spend(began, len(piece))
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As the base's, but a file that ends too soon ends the connection: its length has been promised."""
         end = os.fstat(file.fileno()).st_size if count is None else offset + count
-        start, writable = offset, select.poll()
-        writable.register(self, select.POLLOUT)
+        start, ours, theirs = offset, self.fileno(), file.fileno()
         while offset < end:
-            began = time.monotonic()
+            began = self._begin()
             try:
-                sent = os.sendfile(self.fileno(), file.fileno(), offset, min(end - offset, _SENDFILE_PIECE))
+                sent = os.sendfile(ours, theirs, offset, min(end - offset, _SENDFILE_PIECE))
             except BlockingIOError:
-                if not writable.poll(STALL_S * 1000):
-                    raise _stalled() from None
-                self._spend(began, 0)
-                continue
+                raise self._nothing() from None
             if sent == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "the file is shorter than it was")
             self._spend(began, sent)
             offset += sent
         return offset - start
+
+    def _begin(self) -> float:
+        if self._told != self._wait:
+            seconds, rest = divmod(max(self._wait, 0.001), 1)
+            limit = struct.pack("@ll", int(seconds), int(rest * 1e6))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.setsockopt(socket.SOL_SOCKET, option, limit)
+            self._told = self._wait
+        return time.monotonic()
+
+    def _nothing(self) -> OSError:
+        """What it means that the kernel had nothing, in time."""
+        return _stalled() if super().gettimeout() is None else BlockingIOError(errno.EAGAIN, "not now")
 
     def _spend(self, began: float, moved: int) -> None:
         """Raises ConnectionResetError when the patience is used up."""
@@ -132,7 +156,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def enqueue_req(self, conn: TConn) -> None:
         if not isinstance(conn.sock, PatientSocket):
             blocking = conn.sock.getblocking()
-            conn.sock = PatientSocket(fileno=conn.sock.detach())
+            plain = conn.sock
+            conn.sock = PatientSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
             conn.sock.setblocking(blocking)
             conn.close = partial(self._close, conn.sock)
         super().enqueue_req(conn)

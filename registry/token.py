@@ -8,9 +8,10 @@ from flask import Blueprint, Response, json, request
 from flask.typing import ResponseReturnValue
 
 from auth.access import current_gate
-from auth.errors import AuthError, RequestRefused, TooManyRequests, Unauthorized
+from auth.errors import AccessDenied, AuthError, RequestRefused, TooManyRequests, Unauthorized
 from auth.scopes import format_scopes, parse_scopes
 from auth.tokens import BearerToken
+from registry.audit import note
 
 bp = Blueprint("token", __name__)
 
@@ -60,19 +61,22 @@ def post_token() -> ResponseReturnValue:
 
 @bp.errorhandler(OAuthRefused)
 def oauth_refusal(error: OAuthRefused) -> ResponseReturnValue:
+    note(error)
     return _no_store({"error": error.error, "error_description": str(error)}, error.status)
 
 
 @bp.errorhandler(AuthError)
 def refusal(error: AuthError) -> ResponseReturnValue:
     """A readable body: the ollama client shows it to people as it is."""
+    note(error)
     if isinstance(error, TooManyRequests):
         body: dict[str, object] = {"errors": [{"code": "TOOMANYREQUESTS", "message": str(error), "detail": {}}]}
         response = _no_store(body, 429)
         response.headers["Retry-After"] = str(error.retry_after_s)
         return response
     is_unauthorized = isinstance(error, Unauthorized)
-    code, status = ("UNAUTHORIZED", 401) if is_unauthorized else ("DENIED", 400)
+    status = 401 if is_unauthorized else 403 if isinstance(error, AccessDenied) else 400
+    code = "UNAUTHORIZED" if is_unauthorized else "DENIED"
     response = _no_store({"errors": [{"code": code, "message": str(error), "detail": error.detail}]}, status)
     if is_unauthorized:
         response.headers["WWW-Authenticate"] = f'Basic realm="{current_gate().service}"'

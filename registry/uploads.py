@@ -11,7 +11,6 @@ from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 
 from auth.access import Right, current_gate
-from auth.errors import AccessDenied
 from registry.blobs import blob_created
 from registry.body import RequestBody, read_body
 from registry.errors import refusal
@@ -48,7 +47,7 @@ def start_upload(name: RepositoryName, can_pull: Callable[[RepositoryName], bool
     if digest is not None and mount is None:
         return _with_digest(name, Digest.parse(digest))
     algorithm = request.args.get("digest-algorithm")
-    upload = store().uploads.start(name, principal=g.identity.principal, algorithm=_algorithm(algorithm))
+    upload = _open(name, _algorithm(algorithm))
     if RequestBody().discard(_IGNORED_BODY_BYTES) > _IGNORED_BODY_BYTES:
         upload.cancel()
         raise SizeInvalid(
@@ -115,6 +114,11 @@ def cancel_upload(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
     return Response(status=204)
 
 
+def _open(name: RepositoryName, algorithm: str | None) -> Upload:
+    bearer_id = current_gate().bearer_id()
+    return store().uploads.start(name, principal=g.identity.principal, algorithm=algorithm, opened_with=bearer_id)
+
+
 def _resume(name: RepositoryName, upload_id: str) -> Upload:
     return store().uploads.resume(name, upload_id, principal=g.identity.principal)
 
@@ -124,7 +128,7 @@ def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
     if 0 < (request.content_length or 0) <= _SHORT_BODY_BYTES:
         store().blobs.put(name, _short_body(), digest=digest, principal=g.identity.principal)
         return blob_created(name, digest, base_url())
-    upload = store().uploads.start(name, principal=g.identity.principal, algorithm=digest.algorithm)
+    upload = _open(name, digest.algorithm)
     is_chunked = bool(request.environ.get("HTTP_TRANSFER_ENCODING"))
     if not request.content_length and not is_chunked:
         if digest == Digest.of(b"", digest.algorithm):
@@ -174,21 +178,11 @@ def _mount(name: RepositoryName, digest: Digest, can_pull: Callable[[RepositoryN
         except NameInvalid:  # the ollama client names files and other registries' models here
             return False
         if not can_pull(sources[0]):
-            _ask_for_wider_token(name, sources[0])
+            # Clients keep the token of their first request; without the challenge they would send gigabytes that are
+            # here. Whether the blob is in the source plays no part, or a narrow token could tell.
+            current_gate().ask_for_more(Right.PUSH, (name, "push"), also=(sources[0], "pull"))
     mount, principal = store().blobs.mount, g.identity.principal
     return any(can_pull(source) and mount(digest, source=source, into=name, principal=principal) for source in sources)
-
-
-def _ask_for_wider_token(name: RepositoryName, source: RepositoryName) -> None:
-    """Challenge a caller who may read the source, but whose bearer token does not say so.
-
-    Clients keep the token of their first request; without the challenge they would send gigabytes that are here.
-    Whether the blob is in the source plays no part, or a narrow token could tell. Raises Unauthorized.
-    """
-    gate = current_gate()
-    if gate.identify().ceiling is not None:
-        with suppress(AccessDenied):  # no token would help: the push goes on without the mount
-            gate.check(Right.PUSH, (name, "push"), (source, "pull"))
 
 
 def _algorithm(text: str | None) -> str | None:

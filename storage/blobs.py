@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Row, Select, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import Select, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage import layout
-from storage.db import Database, insert
+from storage.db import Database, HotQuery, insert
 from storage.digest import ALGORITHMS, Digest
 from storage.drivers.protocol import Driver
 from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
@@ -50,6 +50,17 @@ def _linked() -> Select[int, str, int, float, str | None]:
 
 
 _LINKED: Final = _linked()
+_FIND: Final = HotQuery(_LINKED)
+
+
+class _Linked(NamedTuple):
+    """A row of `_LINKED`."""
+
+    object_id: int
+    storage_key: str
+    size: int
+    lease_until: float
+    leased_by: str | None
 
 
 class Blobs:
@@ -178,13 +189,13 @@ class Blobs:
                 raise
             return use(new_key)
 
-    def _find(self, name: RepositoryName, digest: Digest) -> Row[int, str, int, float, str | None]:
-        with self._database.connect() as connection:
-            row = connection.execute(_LINKED, {"name": str(name), "digest": str(digest)}).first()
-            if row is None:
+    def _find(self, name: RepositoryName, digest: Digest) -> _Linked:
+        row = self._database.first(_FIND, name=str(name), digest=str(digest))
+        if row is None:
+            with self._database.connect() as connection:
                 require_repository(connection, name)
-                raise BlobUnknown("no such blob in this repository", digest=str(digest))
-            return row
+            raise BlobUnknown("no such blob in this repository", digest=str(digest))
+        return _Linked(*row)
 
 
 def admit(

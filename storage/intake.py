@@ -57,13 +57,24 @@ class Intake:
     """
 
     def __init__(
-        self, claim: Claim, writer: StagedWriter, hasher: Hasher, *, offset: int, marks: Mapping[str, object]
+        self,
+        claim: Claim,
+        writer: StagedWriter,
+        hasher: Hasher,
+        *,
+        offset: int,
+        marks: Mapping[str, object],
+        size: int = 0,
+        wanted: str = "sha256",
     ) -> None:
+        """size: of the body, as far as it is known. wanted: the algorithm to keep when there will be many bytes."""
         self._claim = claim
         self._writer = writer
         self._hasher = hasher
         self._marks = marks
-        self._is_hinted = hasher.algorithms == {"sha512"}
+        self._wanted = wanted
+        if offset + size >= BOTH_BYTES:
+            self._hash_less()
         self._checked = offset  # of the last checkpoint that was begun
         self._checked_at = time.monotonic()
         self.offset = offset
@@ -97,6 +108,13 @@ class Intake:
         self._writer.sync()
         self._claim.release(**self._progress() | marks)
 
+    def _hash_less(self) -> None:
+        """Two digests of one stream take two to three times as long; a second one can be made later, if it must."""
+        others = self._hasher.algorithms - {self._wanted}
+        if len(others) < len(self._hasher.algorithms):
+            for algorithm in others:
+                self._hasher.drop(algorithm)
+
     def leave(self) -> None:
         """Put what was appended into the claimed row as it is in memory; a commit that follows saves it."""
         self._progress()
@@ -109,6 +127,6 @@ class Intake:
         self._claim.save(**progress)
 
     def _progress(self) -> dict[str, object]:
-        if self.offset > BOTH_BYTES and not self._is_hinted:
-            self._hasher.drop("sha512")
+        if self.offset >= BOTH_BYTES:
+            self._hash_less()
         return {"offset": self.offset, "states": self._hasher.states(), **self._marks}

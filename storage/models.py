@@ -185,6 +185,7 @@ class Upload(Base):
     offset, states: bytes that are durable, and the hash states after them.
     chunk_start, chunk_states: where the last chunk began; chunk_end: where it ended, unset if it was interrupted.
     writer, writer_until: who may append, and until when nobody else may take over.
+    opened_with: what opened it, for whoever asks; the store makes nothing of it.
     """
 
     __tablename__ = "uploads"
@@ -205,3 +206,4 @@ class Upload(Base):
     started_at: Mapped[float] = mapped_column(Float(53))
     touched_at: Mapped[float] = mapped_column(Float(53), index=True)
     finished_digest: Mapped[str | None] = mapped_column(_DIGEST)
+    opened_with: Mapped[str | None] = mapped_column(String(64))

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select
 
+from storage.db import HotQuery
 from storage.digest import Digest
 from storage.errors import DigestInvalid, ManifestUnknown
 from storage.listing import Lists
@@ -32,12 +33,12 @@ class StoredManifest:
 
 
 _COLUMNS: Final = (Manifest.digest, Manifest.media_type, Manifest.raw, Manifest.subject, Manifest.pushed_at)
-_BY_DIGEST: Final = (
+_BY_DIGEST: Final = HotQuery(
     select(*_COLUMNS)
     .join(Repository, Repository.id == Manifest.repository_id)
     .where(Repository.name == bindparam("name"), Manifest.digest == bindparam("reference"))
 )
-_BY_TAG: Final = (
+_BY_TAG: Final = HotQuery(
     select(*_COLUMNS)
     .join_from(Repository, TagRow, TagRow.repository_id == Repository.id)
     .join(Manifest, Manifest.id == TagRow.manifest_id)
@@ -88,11 +89,11 @@ class Repositories(Lists):
     def get_manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
         """Raises ManifestUnknown, NameUnknown."""
         query = _BY_TAG if isinstance(reference, Tag) else _BY_DIGEST
-        with self._database.connect() as connection:
-            row = connection.execute(query, {"name": str(name), "reference": str(reference)}).first()
-            if row is None:
+        row = self._database.first(query, name=str(name), reference=str(reference))
+        if row is None:
+            with self._database.connect() as connection:
                 require_repository(connection, name)
-                raise ManifestUnknown("no such manifest or tag in this repository", reference=str(reference))
+            raise ManifestUnknown("no such manifest or tag in this repository", reference=str(reference))
         digest, media_type, raw, subject, pushed_at = row
         return StoredManifest(
             Digest.parse(digest), media_type, raw, Digest.parse(subject) if subject else None, pushed_at

@@ -78,8 +78,18 @@ class Uploads:
         self._database = database
         self._driver = driver
 
-    def start(self, name: RepositoryName, *, principal: str | None = None, algorithm: str | None = None) -> Upload:
-        """Open a session. `algorithm`: the only one the closing digest will use. Raises DigestInvalid."""
+    def start(
+        self,
+        name: RepositoryName,
+        *,
+        principal: str | None = None,
+        algorithm: str | None = None,
+        opened_with: str | None = None,
+    ) -> Upload:
+        """Open a session. `algorithm`: the only one the closing digest will use. Raises DigestInvalid.
+
+        opened_with: up to 64 characters that `opened_with` tells later.
+        """
         algorithms = ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)
         key, now = layout.new_blob_key(), time.time()
         row = Row(
@@ -91,6 +101,7 @@ class Uploads:
             writer_until=0.0,
             started_at=now,
             touched_at=now,
+            opened_with=opened_with,
         )
         row.handle = self._driver.stage(key)
         try:
@@ -111,6 +122,12 @@ class Uploads:
         if row is None or (principal is not None and row.principal not in (None, principal)):
             raise UploadUnknown("no such upload", upload=upload_id[:64])
         return Upload(self._database, self._driver, name, upload_id, row.offset)
+
+    def opened_with(self, name: RepositoryName, upload_id: str) -> str | None:
+        """What `start` was told; None if there is no such session."""
+        query = select(Row.opened_with).join(Repository).where(Row.id == upload_id, Repository.name == str(name))
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one_or_none() if _is_id(upload_id) else None
 
     def finished(self, name: RepositoryName, upload_id: str) -> Digest | None:
         """What the session was committed as, for a day: the answer to a repeated PUT whose first answer got lost."""
@@ -170,8 +187,8 @@ class Upload:
             self._append(claim, body)
         return self.offset
 
-    def _append(self, claim: Claim, body: _Body, *, is_last: bool = False) -> None:
-        """is_last: a commit follows under the same claim, which makes durable and saves what this would."""
+    def _append(self, claim: Claim, body: _Body, *, last_for: Digest | None = None) -> None:
+        """last_for: a commit as this digest follows under the same claim, and makes durable what this would."""
         self.offset = claim.row.offset
         if body.size == 0 and body.chunk is None:
             return
@@ -183,14 +200,22 @@ class Upload:
         }
         try:
             with self._writer(claim) as writer:
-                intake = Intake(claim, writer, Hasher.resume(states), offset=self.offset, marks=marks)
+                intake = Intake(
+                    claim,
+                    writer,
+                    Hasher.resume(states),
+                    offset=self.offset,
+                    marks=marks,
+                    size=body.size or 0,
+                    wanted=last_for.algorithm if last_for is not None else "sha256",
+                )
                 try:
                     intake.run(body.stream, limit=body.size)
                 except BaseException:
                     intake.finish()
                     self.offset = intake.offset
                     raise
-                self._finish(intake, states, body, is_last=is_last)
+                self._finish(intake, states, body, is_last=last_for is not None)
         except StorageFull:
             self._make_room(claim)
             raise
@@ -282,7 +307,7 @@ class Upload:
         body = _Body(stream, chunk, length, may_repeat=False, offset=self.offset)
         with claimed(self._database, self.id) as claim:
             before = claim.row.offset
-            self._append(claim, body, is_last=True)
+            self._append(claim, body, last_for=digest)
             try:
                 return self._commit(claim, digest)
             except DigestInvalid:

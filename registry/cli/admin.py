@@ -9,11 +9,15 @@ from pathlib import Path
 
 import click
 
+from auth.audit import What
 from auth.errors import AuthError
 from auth.grants import KeyGrants
-from auth.keys import PublicKey
+from auth.keys import PublicKey, is_fingerprint
+from auth.refused import RefusedKeys
 from auth.tokens import AccessTokens
+from registry.cli.audit import audit, time_text
 from registry.cli.serve import config_of, open_database, with_config
+from registry.cli.traces import leave
 from storage.db import Database
 from storage.errors import StorageError
 from storage.namespaces import Namespaces
@@ -25,6 +29,7 @@ def register(group: click.Group) -> None:
     group.add_command(namespace)
     group.add_command(key)
     group.add_command(token)
+    group.add_command(audit)
 
 
 @contextmanager
@@ -51,6 +56,7 @@ def create_namespace(name: str, is_private: bool, **flags: object) -> None:
     """Create namespace NAME."""
     with _database(flags) as database:
         Namespaces(database).create(name, is_private=is_private)
+        leave(database, What.NAMESPACE_CREATE, namespace=name, detail="private" if is_private else "public")
     click.echo(f"created {name} ({'private' if is_private else 'public'})")
 
 
@@ -62,6 +68,7 @@ def set_namespace(name: str, is_private: bool, **flags: object) -> None:
     """Make namespace NAME private or public."""
     with _database(flags) as database:
         Namespaces(database).set_private(name, is_private)
+        leave(database, What.NAMESPACE_CHANGE, namespace=name, detail="private" if is_private else "public")
     click.echo(f"{name} is {'private' if is_private else 'public'}")
 
 
@@ -81,14 +88,19 @@ def key() -> None:
 
 @key.command("add")
 @click.argument("namespace_name", metavar="NAMESPACE")
-@click.argument("pubkey_file", type=click.Path(path_type=Path))
+@click.argument("pubkey", metavar="PUBKEY_FILE|FINGERPRINT")
 @click.option("--role", type=click.Choice(["pull", "push", "admin"]), default="push", show_default=True)
 @with_config
-def add_key(namespace_name: str, pubkey_file: Path, role: str, **flags: object) -> None:
-    """Let the key in PUBKEY_FILE (an OpenSSH .pub file) into NAMESPACE."""
+def add_key(namespace_name: str, pubkey: str, role: str, **flags: object) -> None:
+    """Let the key in PUBKEY_FILE (an OpenSSH .pub file) into NAMESPACE, or a refused key by its FINGERPRINT."""
     with _database(flags) as database:
-        public = PublicKey.parse(_read_text(pubkey_file))
-        KeyGrants(database).add(namespace_name, public, role)
+        refused, grants = RefusedKeys(database), KeyGrants(database)
+        public = refused.get(pubkey).key if is_fingerprint(pubkey) else PublicKey.parse(_read_text(Path(pubkey)))
+        is_new = namespace_name not in grants.roles_of(public.fingerprint)
+        grants.add(namespace_name, public, role)
+        what = What.KEY_ADD if is_new else What.KEY_CHANGE
+        leave(database, what, namespace=namespace_name, reference=public.fingerprint, detail=role)
+        refused.forget(public.fingerprint)
     click.echo(f"{public.fingerprint} may {role} in {namespace_name}")
 
 
@@ -107,10 +119,31 @@ def list_keys(**flags: object) -> None:
 def remove_key(fingerprint: str, **flags: object) -> None:
     """Take every grant from the key with FINGERPRINT."""
     with _database(flags) as database:
-        removed = KeyGrants(database).remove(fingerprint)
-    if not removed:
-        raise click.ClickException(f"no grant of {fingerprint}; `tonnage key list` shows those there are")
+        grants = KeyGrants(database)
+        roles = grants.roles_of(fingerprint)
+        if not grants.remove(fingerprint):
+            raise click.ClickException(f"no grant of {fingerprint}; `tonnage key list` shows those there are")
+        taken = ", ".join(f"{role} in {name}" for name, role in roles.items())
+        leave(database, What.KEY_REMOVE, reference=fingerprint, detail=taken)
     click.echo(f"removed {fingerprint}")
+
+
+@key.command("refused")
+@click.option("--clear", is_flag=True, help="Forget them all.")
+@with_config
+def list_refused_keys(clear: bool, **flags: object) -> None:
+    """List keys that signed as they should and that nobody let in, those seen last at the end."""
+    with _database(flags) as database:
+        if clear:
+            click.echo(f"forgot {RefusedKeys(database).forget()}")
+            return
+        for each in RefusedKeys(database).list():
+            times = "once" if each.count == 1 else f"{each.count} times"
+            wanted = each.wanted or "-"
+            click.echo(
+                f"{each.key.fingerprint}\t{wanted}\t{times}, first {time_text(each.first_seen_at)}, "
+                f"last {time_text(each.last_seen_at)} from {each.address}\n  {each.key.line}\n  {each.command}"
+            )
 
 
 def _read_text(path: Path) -> str:
@@ -141,6 +174,8 @@ def create_token(
     expires_at = None if expires is None else time.time() + _days(expires) * 86400
     with _database(flags) as database:
         secret = AccessTokens(database).create(name, scopes=scopes, namespaces=namespaces, expires_at=expires_at)
+        said = f"{','.join(scopes)} in {','.join(namespaces) or 'every namespace'}"
+        leave(database, What.TOKEN_CREATE, reference=name, detail=said)
     click.echo("The secret is not kept; this is the only time it is shown:")
     click.echo(secret)
 
@@ -153,7 +188,8 @@ def list_tokens(**flags: object) -> None:
         for each in AccessTokens(database).list():
             state = "revoked" if each.revoked_at is not None else "active"
             where = ",".join(each.namespaces) or "every namespace"
-            click.echo(f"{each.name}\t{','.join(each.scopes)}\t{where}\t{state}")
+            used = "never used" if each.last_used_at is None else f"used {time_text(each.last_used_at)}"
+            click.echo(f"{each.name}\t{','.join(each.scopes)}\t{where}\t{state}\t{used}")
 
 
 @token.command("revoke")
@@ -163,6 +199,7 @@ def revoke_token(name: str, **flags: object) -> None:
     """Make the token called NAME worthless at once."""
     with _database(flags) as database:
         AccessTokens(database).revoke(name)
+        leave(database, What.TOKEN_REVOKE, reference=name)
     click.echo(f"revoked {name}")
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
-from auth.tokens import AccessTokens
+from auth.audit import What
+from auth.tokens import FIRST_ADMIN, AccessTokens
 from migrations.run import upgrade
+from registry.cli.traces import leave
 from registry.config import Config, ConfigInvalid, load_config
 from registry.server import CannotServe, make_folders
 from registry.server import serve as run_server
@@ -82,6 +84,8 @@ def _print_first_token(config: Config) -> None:
     database = Database(config.database_url)
     try:
         secret = AccessTokens(database).ensure_first_admin()
+        if secret is not None:
+            leave(database, What.TOKEN_CREATE, reference=FIRST_ADMIN, detail="first start")
     finally:
         database.close()
     if secret is not None:

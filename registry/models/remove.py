@@ -5,6 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from auth.access import Right, current_gate
+from auth.audit import What
+from registry.audit import record
 from registry.models.show import MAX_BODY_BYTES
 from registry.services import store
 from runtime.api.errors import Refused
@@ -39,6 +41,7 @@ def remove() -> Response:
         digests = store().repositories.remove_model(name.repository, tag)
     except (NameUnknown, ManifestUnknown):
         raise Refused(404, f"model '{asked}' not found") from None
+    record(What.DELETE_MODEL, repository=name.repository, reference=tag)
     if body.flag("now", False):
         store().collector.reclaim(name.repository, digests)
     return Response(status=200)

@@ -20,7 +20,7 @@ OWN = ("key_grants", "access_tokens", "used_nonces")
 
 def test_the_step_makes_exactly_the_tables_of_the_code_and_goes_back(tmp_path: Path, key):
     url = f"sqlite:///{tmp_path / 'm.db'}"
-    upgrade(url, "0002")
+    upgrade(url)
     database = Database(url)
     with database.write() as transaction:
         transaction.execute(insert(Namespace).values(name="alice", is_private=True, created_at=0.0))
@@ -34,7 +34,7 @@ def test_the_step_makes_exactly_the_tables_of_the_code_and_goes_back(tmp_path: P
     database.close()
 
     downgrade(url, "0001")
-    upgrade(url, "0002")
+    upgrade(url)
 
     again = Database(url)
     assert KeyGrants(again).list() == ()

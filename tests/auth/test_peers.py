@@ -117,11 +117,13 @@ def test_a_hidden_scheme_is_tried_in_order():
     ("host", "is_ours"),
     [
         ("localhost:11434", True),
-        ("127.0.0.1", True),
-        ("r.example.com:8443", True),
+        ("localhost:11435", False),
+        ("127.0.0.1:11434", True),
+        ("127.0.0.1", False),
+        ("r.example.com:8443", False),
         ("R.EXAMPLE.COM", True),
-        (socket.gethostname(), True),
-        (f"{socket.gethostname()}.local", True),
+        (f"{socket.gethostname()}:11434", True),
+        (f"{socket.gethostname()}.local:11434", True),
         ("stranger.example.com", False),
         (f"{socket.gethostname()}.example.com", False),
         ("203.0.113.7", False),
@@ -132,7 +134,7 @@ def test_a_hidden_scheme_is_tried_in_order():
 def test_a_signature_for_another_host_can_be_told(host, is_ours):
     config = AccessConfig(external_url="https://r.example.com")
 
-    assert is_addressed_to_us({**LOCAL, "HTTP_HOST": host}, config) is is_ours
+    assert is_addressed_to_us({**LOCAL, "SERVER_PORT": "11434", "HTTP_HOST": host}, config) is is_ours
 
 
 def test_an_address_of_this_machine_is_ours():

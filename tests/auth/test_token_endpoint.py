@@ -51,10 +51,10 @@ def test_a_replay_is_refused_by_every_process(open_door, grants, key, database_u
         ("repository:public/m:pull", 200),
         ("", 200),
         ("-", 200),
-        ("repository:public/m:pull,push", 401),
-        ("repository:alice/m:pull", 401),
-        ("repository:public/m:pull repository:alice/m:pull", 401),
-        ("repository:nowhere/m:pull", 401),
+        ("repository:public/m:pull,push", 403),
+        ("repository:alice/m:pull", 403),
+        ("repository:public/m:pull repository:alice/m:pull", 403),
+        ("repository:nowhere/m:pull", 403),
     ],
 )
 def test_a_key_that_nobody_let_in_gets_what_all_may_have(door, key, scope, status):
@@ -68,8 +68,8 @@ def test_a_key_that_nobody_let_in_gets_what_all_may_have(door, key, scope, statu
 @pytest.mark.parametrize(
     ("scope", "command"),
     [
-        (SCOPE, "tonnage key add alice PUBKEY_FILE --role push"),
-        ("repository:bob/m:pull", "tonnage key add bob PUBKEY_FILE --role pull"),
+        (SCOPE, f"tonnage key add alice {FINGERPRINT} --role push"),
+        ("repository:bob/m:pull", f"tonnage key add bob {FINGERPRINT} --role pull"),
     ],
 )
 def test_a_refused_key_is_told_how_to_be_let_in(door, key, scope, command):
@@ -78,7 +78,7 @@ def test_a_refused_key_is_told_how_to_be_let_in(door, key, scope, command):
     text = answer.get_data(as_text=True)
     assert FINGERPRINT in text
     assert command in text
-    assert answer.headers["WWW-Authenticate"] == 'Basic realm="tonnage"'
+    assert answer.status_code == 403
     assert "unauthorized" not in text  # the ollama client would replace the whole sentence by its own
     assert "access denied" not in text
 

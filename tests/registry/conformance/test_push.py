@@ -222,5 +222,5 @@ def check_blob(registry: Registry, repository: str, digest: str, data: bytes, lo
         assert answer.headers.get_all("Content-Length") == [str(len(data))]
         assert answer.headers["Docker-Content-Digest"] == digest
         assert answer.headers["Content-Type"] == "application/octet-stream"
-        assert answer.headers["Location"] == path, "the ollama client asks there for its ranges"
+        assert answer.headers["Location"].partition("?")[0] == path, "the ollama client asks there for its ranges"
         assert "Content-Encoding" not in answer.headers
