@@ -17,7 +17,7 @@ DOORS = {
     "jinja2": ("runtime/templates/jinja.py",),
     "urllib3": ("registry/remotes/",),
     "sqlalchemy": ("storage/", "auth/"),
-    "gunicorn": ("registry/workers.py", "registry/patience.py"),
+    "gunicorn": ("registry/workers.py", "registry/patience.py", "registry/wsgi_input.py"),
 }
 
 
