@@ -50,6 +50,7 @@ class What(StrEnum):
     KEY_REMOVE = "key.remove"
     TOKEN_CREATE = "token.create"  # noqa: S105  # a word, not a secret
     TOKEN_REVOKE = "token.revoke"  # noqa: S105
+    SIGNING_KEY_ROTATE = "signing-key.rotate"
     PUSH = "push"
     TAG_MOVE = "tag.move"  # a tag that named another manifest before
     DELETE_TAG = "delete.tag"

@@ -40,15 +40,43 @@ class KeySet:
         return self._private[wanted].derive(purpose)
 
 
+def rotate(folder: Path, *, keep: int = 2) -> Path:
+    """Make a key that signs from the next start on, and drop all but the `keep` newest; the new file.
+
+    What older keys signed stays good while they are here: bearer tokens for minutes, signed addresses for a day.
+    Raises KeyStoreInvalid.
+    """
+    KeySet(folder)  # there is a first one, and none is unreadable
+    numbered = _numbered(folder)
+    path = folder / f"token-{numbered[-1][0] + 1}.pem"
+    if _NAME.fullmatch(path.name) is None:
+        raise KeyStoreInvalid(f"no number is left for another key in {folder}")
+    staged = stage_file(path, PrivateKey.generate().pem, mode=0o600)
+    try:
+        path.hardlink_to(staged)
+    except FileExistsError:
+        raise KeyStoreInvalid("another process has just made a key") from None
+    finally:
+        staged.unlink()
+    for _, old in _numbered(folder)[:-keep]:
+        old.unlink()
+    sync_folder(folder)
+    return path
+
+
 def key_id(key: PublicKey) -> str:
     """Derived from the key, so that two processes never give one id to two keys."""
     return base64.urlsafe_b64encode(hashlib.sha256(key.blob).digest()[:12]).decode()
 
 
-def _load(folder: Path) -> list[PrivateKey]:
-    numbered = sorted(
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    return sorted(
         (int(match["number"]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) is not None
     )
+
+
+def _load(folder: Path) -> list[PrivateKey]:
+    numbered = _numbered(folder)
     if len(numbered) > _MAX_KEYS:
         raise KeyStoreInvalid(f"more than {_MAX_KEYS} token keys in {folder}; remove the oldest")
     return [_load_one(path) for _, path in numbered]

@@ -16,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 _LISTENING = re.compile(r"listening on http://(127\.0\.0\.1:\d+)")
 _START_S = 60.0
+_FIRST_TOKEN = re.compile(r"^tng_\S+$", re.MULTILINE)  # printed once, on a line of its own
+_SECRET = re.compile(  # access tokens, bearer tokens, signatures of addresses and of keys, private keys
+    r"tng_[a-z0-9]{12}_|\beyJ[\w-]{10,}\.|signature=[\w-]{20}|AAAAC3NzaC1lZDI1NTE5[\w+/]{40,}:|PRIVATE KEY"
+)
 
 
 @dataclass
@@ -89,6 +93,7 @@ def running_server(
         finally:
             server.process.kill()
             wait_for(lambda: not any(is_alive(pid) for pid in below), 10, "the server's processes to end")
+    assert not _SECRET.findall(_FIRST_TOKEN.sub("", server.log)), "a secret in the server's log"
 
 
 def start_server(
@@ -118,7 +123,7 @@ def start_server(
         match = _LISTENING.search(text)
         if match:
             server.host = match[1]
-            secret = re.search(r"^tng_\S+$", text, re.MULTILINE)
+            secret = _FIRST_TOKEN.search(text)
             server.admin_token = secret[0] if secret else ""
         return match is not None or process.poll() is not None
 

@@ -12,6 +12,7 @@ import click
 from auth.audit import What
 from auth.errors import AuthError
 from auth.grants import KeyGrants
+from auth.key_set import rotate
 from auth.keys import PublicKey, is_fingerprint
 from auth.refused import RefusedKeys
 from auth.tokens import AccessTokens
@@ -201,6 +202,19 @@ def revoke_token(name: str, **flags: object) -> None:
         AccessTokens(database).revoke(name)
         leave(database, What.TOKEN_REVOKE, reference=name)
     click.echo(f"revoked {name}")
+
+
+@token.command("rotate-key")
+@with_config
+def rotate_key(**flags: object) -> None:
+    """Make a new key for signing bearer tokens; the one before stays good until the next rotation.
+
+    Access tokens are not touched. The server signs with the new key after its next start; nodes share the key files.
+    """
+    with _database(flags) as database:
+        path = rotate(config_of(**flags).keys_path)
+        leave(database, What.SIGNING_KEY_ROTATE, reference=path.name)
+    click.echo(f"made {path}; it signs from the server's next start on")
 
 
 def _days(text: str) -> float:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from auth.errors import GrantInvalid, GrantUnknown, KeyStoreInvalid, TokenInvalid
 from auth.identity import TokenScope
-from auth.key_set import KeySet
+from auth.key_set import KeySet, rotate
 from auth.keys import PrivateKey
 from auth.scopes import parse_scopes
 from auth.tokens import LEEWAY_S, LIFE_S, AccessTokens, TokenSigner
@@ -277,3 +277,18 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path):
     assert len(said) == 1
     assert said != {b""}
     assert [each.name for each in (tmp_path / "keys").iterdir()] == ["token-1.pem"]
+
+
+def test_a_rotated_key_signs_what_comes_next_and_the_one_before_stays_good(tmp_path, clock):
+    before = TokenSigner(tmp_path, now=clock).issue("anonymous", "s", ())
+
+    assert rotate(tmp_path).name == "token-2.pem"
+
+    signer = TokenSigner(tmp_path, now=clock)
+    assert signer.verify(before.text, "s")
+    after = signer.issue("anonymous", "s", ())
+    rotate(tmp_path)
+    assert [path.name for path in sorted(tmp_path.glob("token-*.pem"))] == ["token-2.pem", "token-3.pem"]
+    assert TokenSigner(tmp_path, now=clock).verify(after.text, "s")
+    with pytest.raises(TokenInvalid):
+        TokenSigner(tmp_path, now=clock).verify(before.text, "s")
