@@ -153,7 +153,7 @@ class Gate:
     def blob_location(self, name: RepositoryName, digest: Digest) -> str:
         """Where the caller goes on reading this blob without credentials: signed, where it is private."""
         if SIGNED in g:
-            return request.full_path  # no address is good for a longer life than it was given
+            return self._urls.again(request.path, g.get(SIGNED))  # no address gets a longer life than it was given
         path, identity = f"/v2/{name}/blobs/{digest}", self.identify()
         if self._mode is Mode.OPEN or not identity.is_known or not self._is_private(name.namespace):
             return path
@@ -164,17 +164,17 @@ class Gate:
         return client_address(request.environ, self._config.proxies)
 
     def answer_token_request(self, answer: Callable[[], BearerToken]) -> BearerToken:
-        """`answer`, unless the caller's address has failed too often. Raises TooManyRequests, and what `answer` raises.
+        """`answer`; once an address has failed too often, its failures are answered with TooManyRequests.
 
-        This machine's own programs never wait.
+        Whoever has good credentials is let in whatever others behind the same address do, and this machine's own
+        programs never wait. Raises what `answer` raises besides.
         """
-        if is_loopback_peer(request.environ, self._config.proxies):
-            return answer()
-        self._throttle.check(self.address())
         try:
             return answer()
         except (Unauthorized, AccessDenied, CredentialsInvalid):
-            self._throttle.count(self.address())
+            if not is_loopback_peer(request.environ, self._config.proxies):
+                self._throttle.check(self.address())
+                self._throttle.count(self.address())
             raise
 
     def identify(self) -> Identity:

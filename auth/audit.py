@@ -1,4 +1,4 @@
-"""Who changed what, who was refused, who read what is private: rows that are added, never changed, and pruned by age.
+"""Who changed what, who was refused, who pulled a private model: rows that are added, never changed, and pruned by age.
 
 Secrets, signatures and nonces are in none of them.
 """

@@ -78,10 +78,15 @@ class Later:
                 _log.exception("rows were lost: %d", sum(len(items) for _, items in taken))
 
     def close(self) -> None:
-        """Write all there is and end the thread."""
+        """Write all there is and end the thread; what the database refuses now is lost."""
         self._stopped.set()
         self._woken.set()
-        self.flush(everything=True)
+        left = sum(map(len, self._sources))
+        while left:
+            self.flush(everything=True)
+            before, left = left, sum(map(len, self._sources))
+            if left >= before:
+                return
 
     def _start(self) -> None:
         with self._starting:

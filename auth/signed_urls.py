@@ -29,9 +29,12 @@ _MAX_FIELD: Final = 128  # characters
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """Who an address was made for."""
+    """Who an address was made for, and the rest of what it says."""
 
     principal: str
+    expires: str
+    key_id: str
+    signature: str
 
 
 class UrlSigner:
@@ -46,13 +49,14 @@ class UrlSigner:
         # rounded: the same for some minutes, so that what keeps an address may find it again
         expires = str((int(self._now()) + LIFE_S) // 600 * 600 + 600)
         key_id = self._keys.signing_id
-        query = {
-            "by": principal,
-            "expires": expires,
-            "key": key_id,
-            "signature": self._signature(key_id, path, principal, expires),
-        }
-        return f"{path}?{urlencode(query, quote_via=quote, safe=':')}"
+        signature = self._signature(key_id, path, principal, expires)
+        return self.again(path, SignedUrl(principal, expires, key_id, signature))
+
+    @staticmethod
+    def again(path: str, signed: SignedUrl) -> str:
+        """The same address once more, and nothing else that came with it."""
+        fields = (signed.principal, signed.expires, signed.key_id, signed.signature)
+        return f"{path}?{urlencode(dict(zip(_FIELDS, fields, strict=True)), quote_via=quote, safe=':')}"
 
     def verify(self, method: str, path: str, query: Mapping[str, str]) -> SignedUrl:
         """For whom the address was made. path: as the server decoded it. Raises SignatureInvalid."""
@@ -66,7 +70,7 @@ class UrlSigner:
             raise SignatureInvalid("the address was altered; ask for a new one")
         if self._now() >= int(fields["expires"]):
             raise SignatureInvalid("the address expired; ask for a new one")
-        return SignedUrl(fields["by"])
+        return SignedUrl(*(fields[name] for name in _FIELDS))
 
     def _signature(self, key_id: str, path: str, principal: str, expires: str) -> str:
         """Fields end where their length says: no two requests have one text."""

@@ -27,8 +27,8 @@ class _Record:
 class Throttle:
     """Failures of addresses, in this process: with several, an address has as many times the burst.
 
-    It keeps a guesser from costing us work; what is guessed here has 256 random bits. What is not remembered any more
-    has failed less recently than ten thousand other addresses.
+    What is guessed here has 256 random bits: this keeps a client that went wrong from trying on and on, and tells its
+    owner. What is not remembered any more has failed less recently than ten thousand other addresses.
     """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:

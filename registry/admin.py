@@ -22,7 +22,7 @@ from registry.body import read_body
 from registry.errors import plain_error
 from registry.services import store
 from runtime.untrusted_json import parse_json
-from storage.errors import NameInvalid, NameTaken, NameUnknown
+from storage.errors import NameInvalid, NameTaken, NameUnknown, StorageError
 from storage.namespaces import Namespaces
 from storage.reference import check_namespace
 
@@ -76,7 +76,8 @@ def add() -> ResponseReturnValue:
     grant = grants.add(namespace, key, role, comment=fields.get("comment", ""))
     what = What.KEY_ADD if before is None else What.KEY_CHANGE
     record(what, namespace=namespace, reference=grant.fingerprint, detail=str(grant.role))
-    records().refused.forget(grant.fingerprint)
+    with suppress(StorageError):  # the key is let in; that it once was not is shown a little longer
+        records().refused.forget(grant.fingerprint)
     return _json(_told(grant), 201)
 
 

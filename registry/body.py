@@ -56,11 +56,12 @@ class RequestBody:
         """
         total = 0
         deadline = time.monotonic() + _DISCARD_S
+        step = 64 * 2**10 if self._left is not None else 2**10  # chunks may be of one byte, and be collected for us
         connection = request.environ.get("gunicorn.socket")
         if isinstance(connection, Patient):
             connection.be_patient_for(_DISCARD_S)  # a client that sends nothing would be waited for much longer
         try:
-            while total <= limit and time.monotonic() < deadline and (piece := self.read(64 * 2**10)):
+            while total <= limit and time.monotonic() < deadline and (piece := self.read(step)):
                 total += len(piece)
         except OSError:
             pass  # nobody is there to be answered

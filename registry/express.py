@@ -22,8 +22,16 @@ from storage.repositories import Repositories
 StartResponse = Callable[..., Any]
 WSGI = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
-# With any of these the answer may be another.
-_TELLING = ("HTTP_ORIGIN", "HTTP_IF_NONE_MATCH", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_X_REQUEST_ID")
+# With any of these the answer may be another, or there is more to do than to answer.
+_TELLING = (
+    "HTTP_AUTHORIZATION",
+    "HTTP_X_API_KEY",
+    "HTTP_ORIGIN",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_TRANSFER_ENCODING",
+    "HTTP_EXPECT",
+    "HTTP_X_REQUEST_ID",
+)
 _BODILESS = ("", "0")
 
 

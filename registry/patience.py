@@ -22,6 +22,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 log = logging.getLogger("tonnage.http")
 
 STALL_S = 30.0  # without a single byte either way; the ollama client calls a download stalled after as long
+HEAD_S = 10.0  # a request's head is small and comes at once
 LEAST_RATE = 1024.0  # bytes in a second: who is slower uses up the patience
 LINGER_S = 2.0
 _LINGERERS_MAX = 1000
@@ -33,18 +34,19 @@ class PatientSocket(socket.socket):
     """A connected socket that gives a peer up as if it had reset the connection.
 
     gunicorn's threads read and write without a limit of time: a few silent strangers would hold them all, and so would
-    strangers that send a byte now and then. A peer has `STALL_S` of patience; waiting for it takes from that, each
-    byte that passes gives back what it takes at the least rate, and a new request begins with all of it.
+    strangers that send a byte now and then. A peer has `STALL_S` of patience, and `HEAD_S` until its request's head is
+    here; waiting for it takes from that, each byte that passes gives back what it takes at the least rate, and a new
+    request begins with all of it.
 
     The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts poll before each call.
     """
 
-    _left = STALL_S
+    _most = _left = STALL_S
     _wait = STALL_S  # the limit of one wait
     _told: float | None = None  # what the kernel knows of it
 
     def setblocking(self, flag: bool) -> None:
-        self._left = self._wait = STALL_S
+        self._most = self._left = self._wait = HEAD_S
         super().setblocking(flag)
 
     def settimeout(self, value: float | None) -> None:
@@ -54,12 +56,15 @@ class PatientSocket(socket.socket):
             return
         if super().gettimeout() is not None:
             super().setblocking(True)
-        self._wait = STALL_S if value is None else min(value, STALL_S)
+        self._wait = self._most if value is None else min(value, self._most)
 
     def be_patient_for(self, seconds: float) -> None:
         """Until the next request: whoever has something better to do than to wait for this peer."""
-        self._left = min(self._left, seconds)
-        self._wait = min(self._wait, seconds)
+        self._most, self._left, self._wait = (min(each, seconds) for each in (self._most, self._left, self._wait))
+
+    def be_patient(self) -> None:
+        """The head is here: somebody with a request."""
+        self._most = self._left = self._wait = STALL_S
 
     def recv(self, *arguments: Any) -> bytes:
         began = self._begin()
@@ -132,7 +137,7 @@ class PatientSocket(socket.socket):
     def _spend(self, began: float, moved: int) -> None:
         """Raises ConnectionResetError when the patience is used up."""
         waited = time.monotonic() - began
-        self._left = min(max(self._left, STALL_S), self._left - waited + moved / LEAST_RATE)
+        self._left = min(self._most, self._left - waited + moved / LEAST_RATE)
         if self._left <= 0:
             raise _stalled()
 
@@ -161,6 +166,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             conn.sock.setblocking(blocking)
             conn.close = partial(self._close, conn.sock)
         super().enqueue_req(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        if isinstance(conn.sock, PatientSocket):
+            conn.sock.be_patient()
+        answered: bool = super().handle_request(req, conn)
+        return answered
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """What no handler of ours came to see, in a body that clients of every dialect can read.

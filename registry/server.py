@@ -33,6 +33,7 @@ _STEADY_S = 30.0  # a supervisor that lived this long starts again without a pau
 _JANITOR_PAUSE_S = 5.0
 _KILL_AFTER_S = GRACE_S + 3
 _BACKLOG = 1024
+_SILENT_S = 10
 _CONTEXT_LENGTH = 4096  # tokens, of a machine without an accelerator of 23 GiB or more
 
 
@@ -121,6 +122,8 @@ def _listener(config: Config) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # for every accepted one: an answer's last bytes else wait 40 ms for the client to acknowledge its first
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):  # who connects and says nothing takes no thread
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S)
         try:
             listener.bind((config.listen_host, config.listen_port))
         except OSError as error:

@@ -134,10 +134,11 @@ def _held(session: Session, repository_id: int, digests: Sequence[Digest]) -> di
 
 
 def _child_sizes(session: Session, repository_id: int, children: Iterable[Descriptor]) -> dict[str, int]:
-    """Of those children that the repository holds as manifests."""
+    """Of those children that the repository holds as manifests; none of them goes before the transaction ends."""
     sizes: dict[str, int] = {}
     for batch in _batches(dict.fromkeys(str(child.digest) for child in children)):
         query = select(Row.digest, Row.size).where(Row.repository_id == repository_id, Row.digest.in_(batch))
+        query = query.order_by(Row.id).with_for_update(key_share=True, read=True)
         sizes.update((digest, size) for digest, size in session.execute(query))
     return sizes
 

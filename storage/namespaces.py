@@ -6,16 +6,17 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, Select, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from storage.db import Database, insert
-from storage.errors import NameTaken, NameUnknown
+from storage.errors import NameTaken, NameUnknown, StorageUnavailable
 from storage.models import BlobLink, Manifest, Repository, Upload
 from storage.models import Namespace as Row
 from storage.reference import RepositoryName, check_namespace
 
 _MAX_LISTED: Final = 100_000
+_ENSURE_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,17 @@ def ensure_repository(session: Session, name: RepositoryName, *, alone: bool = F
     found = session.execute(query).scalar_one_or_none()
     if found is not None:
         return found
+    for _ in range(_ENSURE_TRIES):  # one that was just given up may go between our insert and our look
+        if (made := _make_repository(session, name, query)) is not None:
+            return made
+    raise StorageUnavailable("the repository is made and given up again and again", name=str(name))
+
+
+def _make_repository(session: Session, name: RepositoryName, query: Select[int]) -> int | None:
     now = time.time()
     namespace = insert(session, Row).values(name=name.namespace, is_private=True, created_at=now)
     session.execute(namespace.on_conflict_do_nothing())
     namespace_id = session.execute(select(Row.id).where(Row.name == name.namespace)).scalar_one()
     repository = insert(session, Repository).values(name=str(name), namespace_id=namespace_id, created_at=now)
     session.execute(repository.on_conflict_do_nothing())
-    return session.execute(query).scalar_one()
+    return session.execute(query).scalar_one_or_none()

@@ -26,6 +26,8 @@ def remove_tagged(session: Session, repository_id: int, tag: TagName) -> set[str
     blobs, waiting, removed = set[str](), [first], 0
     while waiting and removed < _MAX_MANIFESTS:
         manifest_id = waiting.pop()
+        # Held before we look: a push that names it waits, or we wait for the push and then see its tag.
+        session.execute(select(Manifest.id).where(Manifest.id == manifest_id).with_for_update())
         if _is_needed(session, repository_id, manifest_id):
             continue
         blobs.update(session.scalars(select(ManifestBlob.digest).where(ManifestBlob.manifest_id == manifest_id)))

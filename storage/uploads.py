@@ -24,6 +24,7 @@ from storage.drivers.protocol import Driver, StagedWriter
 from storage.errors import (
     ChunkOutOfOrder,
     DigestInvalid,
+    KeyUnknown,
     SizeInvalid,
     StagedBusy,
     StorageFull,
@@ -183,16 +184,20 @@ class Upload:
         whatever `stream` raises. Spec: "Pushing a blob in chunks".
         """
         body = _Body(stream, chunk, length, may_repeat=may_repeat, offset=self.offset)
-        with claimed(self._database, self.id) as claim:
+        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
             self._append(claim, body)
         return self.offset
 
-    def _append(self, claim: Claim, body: _Body, *, last_for: Digest | None = None) -> None:
-        """last_for: a commit as this digest follows under the same claim, and makes durable what this would."""
+    def _append(self, claim: Claim, body: _Body, *, last_for: Digest | None = None) -> int:
+        """How many bytes the body had.
+
+        last_for: a commit as this digest follows under the same claim, and makes durable what this would.
+        """
         self.offset = claim.row.offset
         if body.size == 0 and body.chunk is None:
-            return
+            return 0
         states = claim.row.states if body.chunk is None else self._enter(claim, body.chunk, body.may_repeat)
+        start = self.offset
         marks = {
             "chunk_start": body.chunk and self.offset,
             "chunk_states": states if body.chunk else None,
@@ -219,6 +224,7 @@ class Upload:
         except StorageFull:
             self._make_room(claim)
             raise
+        return self.offset - start
 
     def _make_room(self, claim: Claim) -> None:
         """Cut off the bytes that no row tells of: they may fill the very disk that the row needs to let go."""
@@ -228,6 +234,15 @@ class Upload:
             self.offset = connection.execute(select(Row.offset).where(Row.id == self.id)).scalar_one()
         with self._writer(claim):
             pass
+
+    @contextmanager
+    def _session_bytes(self, claim: Claim) -> Iterator[None]:
+        """A session whose bytes are gone is no session any more: the client begins again."""
+        try:
+            yield
+        except KeyUnknown as error:
+            claim.save()  # gone only from where a writer looked that was overtaken?
+            raise UploadUnknown("the bytes of the upload are gone; begin again", upload=self.id) from error
 
     @contextmanager
     def _writer(self, claim: Claim) -> Iterator[StagedWriter]:
@@ -293,7 +308,7 @@ class Upload:
 
         Bytes that the store already has are dropped and the repository gets a link to those.
         """
-        with claimed(self._database, self.id) as claim:
+        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
             return self._commit(claim, digest)
 
     def complete(
@@ -305,13 +320,12 @@ class Upload:
         Raises what the two raise.
         """
         body = _Body(stream, chunk, length, may_repeat=False, offset=self.offset)
-        with claimed(self._database, self.id) as claim:
-            before = claim.row.offset
-            self._append(claim, body, last_for=digest)
+        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
+            arrived = self._append(claim, body, last_for=digest)
             try:
                 return self._commit(claim, digest)
             except DigestInvalid:
-                if self.offset != before:
+                if arrived:
                     self._cancel(claim)
                 raise
 

@@ -132,7 +132,8 @@ class FilesystemDriver:
                     path.rename(self._staged(handle))
                 file.truncate(at)
                 file.seek(at)
-            yield _Writer(handle, file, self._uploads if is_new else None)
+            # who made the file may have died before its name was durable
+            yield _Writer(handle, file, self._uploads if at == 0 else None)
 
     def read_staged(self, handle: str) -> BinaryIO:
         staged = self._staged(handle)
@@ -148,7 +149,8 @@ class FilesystemDriver:
             with _refusals(handle):
                 kept = file.seek(0, os.SEEK_END)
                 if path == self._path(handle) and kept == size:
-                    return  # an earlier attempt came this far
+                    sync_folder(path.parent)
+                    return  # an earlier attempt came this far, and may have died before its name was durable
                 if path == self._path(handle) or kept < size:
                     raise KeyUnknown("staged bytes are gone", key=handle)
                 file.truncate(size)

@@ -16,6 +16,7 @@ from registry.patience import PatientSocket
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch) -> tuple[PatientSocket, socket.socket]:
     monkeypatch.setattr(patience, "STALL_S", 0.2)
+    monkeypatch.setattr(patience, "HEAD_S", 0.2)
     ours, theirs = socket.socketpair()
     patient = PatientSocket(fileno=ours.detach())
     patient.setblocking(True)
@@ -95,3 +96,20 @@ def test_a_file_that_ends_too_soon_ends_the_connection(pair: tuple[PatientSocket
 
     with (tmp_path / "file").open("rb") as file, pytest.raises(ConnectionResetError):
         pair[0].sendfile(file, count=100)
+
+
+def test_patience_is_short_until_the_head_is_here_and_can_be_taken_back(pair, monkeypatch) -> None:
+    monkeypatch.setattr(patience, "STALL_S", 30.0)
+    pair[0].setblocking(True)
+    with pytest.raises(ConnectionResetError):
+        pair[0].recv(10)
+
+    pair[0].be_patient()
+    threading.Timer(0.5, pair[1].sendall, [b"late"]).start()
+    assert pair[0].recv(10) == b"late"
+
+    pair[0].be_patient_for(0.1)
+    pair[1].sendall(b"x" * 2000)  # gives back no more than was left
+    assert len(pair[0].recv(2000)) == 2000
+    with pytest.raises(ConnectionResetError):
+        pair[0].recv(10)

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver, _Writer
-from storage.errors import KeyUnknown, StorageError, UploadBusy
+from storage.errors import StorageError, UploadBusy, UploadUnknown
 from storage.layout import uploads_folder
 from storage.models import Object
 from storage.models import Upload as Row
@@ -158,7 +158,18 @@ def test_a_writer_that_wakes_up_late_spoils_nothing(store, upload, name, tmp_pat
 
     with store.blobs.open(name, Digest.of(content)) as blob:
         assert blob.read() == content
-    assert [type(refusal) for refusal in refusals] in ([UploadBusy], [KeyUnknown])
+    assert [type(refusal) for refusal in refusals] == [UploadBusy]
     with store.database.read() as session:
         assert session.scalars(select(Object.size)).all() == [len(content)]
     assert [path.name for path in uploads_folder(tmp_path / "data").iterdir()] == []
+
+
+def test_a_session_whose_bytes_are_gone_is_unknown(store, upload, tmp_path):
+    upload.append(io.BytesIO(b"abc"))
+    for path in uploads_folder(tmp_path / "data").iterdir():
+        path.unlink()
+
+    with pytest.raises(UploadUnknown, match="begin again"):
+        resumed(store, upload).append(io.BytesIO(b"def"))
+    with pytest.raises(UploadUnknown):
+        resumed(store, upload).commit(Digest.of(b"abc"))
