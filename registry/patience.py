@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import select
 import selectors
 import socket
 import struct
@@ -25,9 +26,10 @@ STALL_S = 30.0  # without a single byte either way; the ollama client calls a do
 HEAD_S = 10.0  # a request's head is small and comes at once
 LEAST_RATE = 1024.0  # bytes in a second: who is slower uses up the patience
 LINGER_S = 2.0
+_NEXT_MS = 20
 _LINGERERS_MAX = 1000
 _PIECE = 64 * 2**10
-_SENDFILE_PIECE = 2**20
+_SENDFILE_PIECE = 8 * 2**20
 
 
 class PatientSocket(socket.socket):
@@ -157,6 +159,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._lingering: dict[socket.socket, Linger] = {}  # in the order of their deadlines
+        self._given = 0  # connections that threads have, or wait for one; changed by the loop alone
 
     def enqueue_req(self, conn: TConn) -> None:
         if not isinstance(conn.sock, PatientSocket):
@@ -165,7 +168,32 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             conn.sock = PatientSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
             conn.sock.setblocking(blocking)
             conn.close = partial(self._close, conn.sock)
+        self._given += 1
         super().enqueue_req(conn)
+
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        self._given -= 1
+        super().finish_request(conn, fs)
+
+    def accept(self, listener: Any) -> None:
+        super().accept(listener)
+        if self._given >= self.cfg.threads:
+            self.set_accept_enabled(False)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Leave new connections to workers that have threads for them; asked again after each event of the loop."""
+        super().set_accept_enabled(enabled and self._given < self.cfg.threads)
+
+    def handle(self, conn: TConn) -> Any:
+        """One request, and those that follow it closely: a client that asks often keeps its thread for a moment.
+
+        The way through the poller and back to a thread costs more than a small answer. With few threads to spare every
+        connection takes it.
+        """
+        kept = super().handle(conn)
+        while kept is True and self.alive and self._given < self.cfg.threads // 2 and _asks_again(conn):
+            kept = super().handle(conn)
+        return kept
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
         if isinstance(conn.sock, PatientSocket):
@@ -252,6 +280,14 @@ class Linger:
 
     until: float
     left: int = 2**16
+
+
+def _asks_again(conn: TConn) -> bool:
+    if conn.is_http2 or conn.parser.unreader.buf.tell():
+        return False
+    readable = select.poll()
+    readable.register(conn.sock, select.POLLIN)
+    return bool(readable.poll(_NEXT_MS))
 
 
 def _half_close(sock: socket.socket) -> bool:
