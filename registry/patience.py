@@ -73,6 +73,8 @@ class PatientSocket(socket.socket):
         try:
             data = super().recv(*arguments)
         except BlockingIOError:
+            if arguments[1:] and arguments[1] & socket.MSG_DONTWAIT:
+                raise  # whoever only looks whether something is there
             raise self._nothing() from None
         self._spend(began, len(data))
         return data
