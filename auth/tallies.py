@@ -69,9 +69,5 @@ class Tallies(Generic[K, V]):
                 tally = self._tallies.setdefault(key, _Tally(value, 0, now))
                 tally.count, tally.due_at = tally.count + count, now
 
-    def forget(self, key: K) -> None:
-        with self._lock:
-            self._tallies.pop(key, None)
-
     def __len__(self) -> int:
         return len(self._tallies)

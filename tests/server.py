@@ -55,6 +55,11 @@ class Server:
         assert not check or finished.returncode == 0, finished.stdout + finished.stderr
         return finished
 
+    def create_token(self, name: str, *scopes: str) -> str:
+        """The secret of a new access token."""
+        flags = [flag for scope in scopes for flag in ("--scope", scope)]
+        return self.run("token", "create", name, *flags).stdout.split()[-1]
+
     def descendants(self) -> list[int]:
         """Ids of every process below the server's."""
         return _descendants(self.process.pid)

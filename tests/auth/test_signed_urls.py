@@ -11,6 +11,7 @@ from auth.errors import SignatureInvalid
 from auth.key_set import KeySet
 from auth.keys import PrivateKey
 from auth.signed_urls import LIFE_S, UrlSigner
+from tests.auth.conftest import Clock
 
 PATH = f"/v2/acme/model/blobs/sha256:{'0' * 64}"
 OTHERS = [
@@ -19,19 +20,6 @@ OTHERS = [
     f"/v2/acme/model/manifests/sha256:{'0' * 64}",
     PATH + "/",
 ]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -78,10 +66,10 @@ def test_an_altered_one_is_refused(signer: UrlSigner, field: str, value: str | N
 
 def test_it_expires_after_a_day_or_a_little_more(signer: UrlSigner, clock: Clock) -> None:
     fields = query(signer.sign(PATH, "token:a"))
-    clock.time += LIFE_S
+    clock.now += LIFE_S
     assert signer.verify("GET", PATH, fields)
 
-    clock.time += 601
+    clock.now += 601
 
     with pytest.raises(SignatureInvalid, match="expired"):
         signer.verify("GET", PATH, fields)

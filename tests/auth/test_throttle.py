@@ -6,19 +6,7 @@ import pytest
 
 from auth.errors import TooManyRequests
 from auth.throttle import A_SECOND, BURST, Throttle
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.auth.conftest import Clock
 
 
 @pytest.fixture
@@ -39,7 +27,7 @@ def test_an_address_that_fails_too_often_waits_and_is_told_how_long(throttle, cl
         throttle.check("192.0.2.1")
 
     assert refused.value.retry_after_s == round(1 / A_SECOND)
-    clock.time += refused.value.retry_after_s
+    clock.now += refused.value.retry_after_s
     throttle.check("192.0.2.1")
 
 
@@ -72,7 +60,7 @@ def test_an_ipv6_customer_is_one_address(throttle, first, second, is_same):
 def test_failing_now_and_then_costs_nothing(throttle, clock):
     for _ in range(1000):
         fail(throttle, "192.0.2.1", 1)
-        clock.time += 1 / A_SECOND
+        clock.now += 1 / A_SECOND
 
 
 def test_addresses_without_number_take_no_memory_without_bound(throttle):

@@ -31,12 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def tokens(server: Server) -> dict[str, str]:
     """Secrets by what they allow."""
-
-    def create(name: str, *scopes: str) -> str:
-        flags = [flag for scope in scopes for flag in ("--scope", scope)]
-        return server.run("token", "create", name, *flags).stdout.split()[-1]
-
-    return {"all": create("all", "pull", "push", "delete"), "pull": create("reader", "pull")}
+    whole = server.create_token("all", "pull", "push", "delete")
+    return {"all": whole, "pull": server.create_token("reader", "pull")}
 
 
 @pytest.fixture(autouse=True)
