@@ -18,8 +18,8 @@ server, outside the timed part. The single POST is retried as POST + PUT where t
 the spec makes of a server that does not take it.
 
 Both servers wait for the disk before they answer a push, but not for the same: the peer for each file it wrote (ten
-waits for a small blob), we for the bytes, for their name in its folder, and for the rows of the database (nine). A line
-below the table says how fast this disk takes one blob, written and synced.
+waits for a small blob), we for the bytes, for their name in its folder, and for the rows of the database (nine). Lines
+below the table say how fast this disk takes one blob, written and synced, and how fast the kernel alone sends one.
 """
 
 from __future__ import annotations
@@ -97,12 +97,14 @@ def _print_footer(bench: Bench, servers: tuple[Server, Server], rounds: int) -> 
     worker = max(servers[0].peak_bytes("registry.workers"))
     totals = [sum(server.peak_bytes()) for server in servers]
     disk = statistics.median(bench.disk_rate() for _ in range(rounds))
+    one, four = (statistics.median(bench.sendfile_rate(clients) for _ in range(rounds)) for clients in (1, 4))
     size = bench.source.size // 2**20
     print(
         f"\npeak resident memory, shared pages counted in each process: {servers[0].name} web worker "
         f"{worker >> 20} MiB, all {len(servers[0].peak_bytes())} processes {totals[0] >> 20} MiB; "
         f"{servers[1].name} {totals[1] >> 20} MiB"
         f"\nthe disk: write and fsync {size} MiB at {disk:.0f} MiB/s"
+        f"\nthe kernel alone, a bare loop of sendfile: {one:.0f} MiB/s to one client, {four:.0f} to four at once"
         f"\nblobs of {size} MiB, medians of {rounds} rounds, manifest GETs by {gets.client()}"
     )
 

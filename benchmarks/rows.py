@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ceiling import sendfile_rate
 from gets import get_rate
 from load import OCTETS, Body, Connection, LoadError, Source, together, with_digest
 from peers import Server
@@ -103,6 +104,11 @@ class Bench:
         seconds = time.perf_counter() - start
         path.unlink()
         return self.source.size / 2**20 / seconds
+
+    def sendfile_rate(self, clients: int) -> float:
+        """MiB/s of the kernel alone, sending a file of a blob's size from the page cache to as many clients."""
+        self.source.warm()
+        return sendfile_rate(self.scratch / "bare", clients)
 
 
 def blob(digest: str) -> str:
