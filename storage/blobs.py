@@ -9,11 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Select, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Executable, Select, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from storage import layout
-from storage.db import Database, HotQuery, insert
+from storage.db import Database, HotQuery, Upsert
 from storage.digest import ALGORITHMS, Digest
 from storage.drivers.protocol import Driver
 from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
@@ -28,6 +29,7 @@ _MAX_HOLDERS: Final = 100
 _BATCH: Final = 1000  # ids in one statement
 _HOLD_TRIES: Final = 5
 _SEVERAL: Final = "*"  # no principal is called so
+_NONE: Final = -1  # no row's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ def _linked() -> Select[int, str, int, float, str | None]:
 
 _LINKED: Final = _linked()
 _FIND: Final = HotQuery(_LINKED)
+_LINKED_HELD: Final = _LINKED.with_for_update(of=Object)
+_RENEWED: Final = (
+    select(BlobLink.blob_id, Object.id, Object.size, Object.storage_key)
+    .join_from(BlobLink, Blob, Blob.id == BlobLink.blob_id)
+    .join(Object, Object.id == Blob.object_id)
+    .where(BlobLink.repository_id == bindparam("repository"), Blob.digest == bindparam("digest"), Object.state == LIVE)
+)
+_NAMED: Final = select(Blob.id).where(Blob.digest == bindparam("digest"))
 
 
 class _Linked(NamedTuple):
@@ -106,10 +116,10 @@ class Blobs:
             raise DigestInvalid("the bytes have another digest", digest=str(digest))
         key = layout.new_blob_key()
         self._driver.write(key, BytesIO(data))
-        with self._database.write() as session:
-            repository_id = ensure_repository(session, name)
+        with self._database.begin() as connection:
+            repository_id = ensure_repository(connection, name)
             names = digests.values()
-            kept = admit(session, repository_id, digests[algorithm], names, principal, key=key, size=len(data))
+            kept = admit(connection, repository_id, digests[algorithm], names, principal, key=key, size=len(data))
         if kept != key:
             self._driver.delete(key)
         return BlobInfo(digests[algorithm], len(data), kept)
@@ -119,15 +129,15 @@ class Blobs:
     ) -> bool:
         """Link a blob of `source` into another repository, with a new lease; False if `source` does not hold it."""
         named = {"name": str(source), "digest": str(digest)}
-        with self._database.write() as session:
-            if session.execute(_LINKED, named).first() is None:
+        with self._database.begin() as connection:
+            if connection.execute(_LINKED, named).first() is None:
                 return False
-            repository_id = ensure_repository(session, into)  # before the object, in the order of a manifest's push
-            row = session.execute(_LINKED.with_for_update(of=Object), named).first()
+            repository_id = ensure_repository(connection, into)  # before the object, in the order of a manifest's push
+            row = connection.execute(_LINKED_HELD, named).first()
             if row is None:  # a sweep took it in between
                 return False
-            blob_id = session.execute(select(Blob.id).where(Blob.digest == str(digest))).scalar_one()
-            return link(session, repository_id, blob_id, row.id, principal)
+            blob_id = connection.execute(_NAMED, {"digest": str(digest)}).scalar_one()
+            return link(connection, repository_id, blob_id, row.id, principal)
 
     def holders(self, digest: Digest) -> list[RepositoryName]:
         """Some repositories that hold the blob, for a mount that names no source; the caller sees what it may read."""
@@ -145,17 +155,16 @@ class Blobs:
 
     def unlink(self, name: RepositoryName, digest: Digest) -> None:
         """Take the blob out of the repository. Raises BlobUnknown, NameUnknown, BlobReferenced."""
-        with self._database.write() as session:
-            repository_id = require_repository(session, name)
-            object_id = lock(session, digest)
-            if is_referenced(session, repository_id, digest):
+        with self._database.begin() as connection:
+            repository_id = require_repository(connection, name)
+            object_id = lock(connection, digest)
+            if is_referenced(connection, repository_id, digest):
                 raise BlobReferenced("a manifest of the repository needs the blob", digest=str(digest))
             blob_ids = select(Blob.id).join(Object).where(Blob.digest == str(digest), Object.state == LIVE)
             gone = delete(BlobLink).where(BlobLink.repository_id == repository_id, BlobLink.blob_id.in_(blob_ids))
-            gone = gone.execution_options(synchronize_session=False)
-            if object_id is None or session.execute(gone.returning(BlobLink.blob_id)).first() is None:
+            if object_id is None or connection.execute(gone.returning(BlobLink.blob_id)).first() is None:
                 raise BlobUnknown("no such blob in this repository", digest=str(digest))
-            settle(session, [object_id])
+            settle(connection, [object_id])
 
     def renew_lease(self, name: RepositoryName, digest: Digest, *, principal: str | None = None) -> BlobInfo:
         """`stat`, and a promise to who may push that the blob stays while the client acts on the answer.
@@ -165,16 +174,11 @@ class Blobs:
         row = self._find(name, digest)
         if row.lease_until > time.time() + LEASE_S / 2 and row.leased_by in (principal or "", _SEVERAL):
             return BlobInfo(digest, row.size, row.storage_key)
-        with self._database.write() as session:
-            repository_id = require_repository(session, name)
-            lock(session, digest)
-            found = session.execute(
-                select(BlobLink.blob_id, Object.id, Object.size, Object.storage_key)
-                .join_from(BlobLink, Blob, Blob.id == BlobLink.blob_id)
-                .join(Object, Object.id == Blob.object_id)
-                .where(BlobLink.repository_id == repository_id, Blob.digest == str(digest), Object.state == LIVE)
-            ).first()
-            if found is None or not link(session, repository_id, found[0], found[1], principal):
+        with self._database.begin() as connection:
+            repository_id = require_repository(connection, name)
+            lock(connection, digest)
+            found = connection.execute(_RENEWED, {"repository": repository_id, "digest": str(digest)}).first()
+            if found is None or not link(connection, repository_id, found[0], found[1], principal):
                 raise BlobUnknown("no such blob in this repository", digest=str(digest))
         return BlobInfo(digest, found.size, found.storage_key)
 
@@ -198,8 +202,27 @@ class Blobs:
         return _Linked(*row)
 
 
+_KNOWN: Final = (
+    select(Object.id, Object.storage_key)
+    .join(Blob)
+    .where(Blob.digest.in_(bindparam("names", expanding=True)), Object.state == LIVE, Object.id != bindparam("but"))
+    .order_by(Object.id)
+    .limit(1)
+    .with_for_update(of=Object)
+)
+_NEW: Final = insert(Object).returning(Object.id)
+_DROP: Final = delete(Object).where(Object.id == bindparam("object"))
+_NAME_OF: Final = _NAMED.where(Blob.object_id == bindparam("object_id"))
+_MOVE_NAME: Final = Upsert(
+    Blob,
+    lambda row: row.on_conflict_do_update(
+        index_elements=["digest"], set_={"object_id": row.excluded.object_id}
+    ).returning(Blob.id),
+)
+
+
 def admit(
-    session: Session,
+    connection: Connection,
     repository_id: int,
     digest: Digest,
     aliases: Iterable[Digest],
@@ -214,75 +237,108 @@ def admit(
     their key is returned: the caller drops its own. The name of an object that is being deleted, or is damaged, moves
     to the new one.
     """
-    names = {str(digest), *map(str, aliases)}
-    held = (
-        select(Object.id, Object.storage_key)
-        .join(Blob)
-        .where(Blob.digest.in_(names), Object.state == LIVE)
-        .order_by(Object.id)
-        .limit(1)
-        .with_for_update(of=Object)
-    )
-    if (row := session.execute(held).first()) is None:
-        values = {"storage_key": key, "size": size, "state": LIVE, "lease_until": time.time() + LEASE_S}
-        object_id = session.execute(insert(session, Object).values(values).returning(Object.id)).scalar_one()
-        _hold_name(session, digest, object_id)
-        if (row := session.execute(held.where(Object.id != object_id)).first()) is not None:
-            session.execute(delete(Blob).where(Blob.object_id == object_id))
-            session.execute(delete(Object).where(Object.id == object_id))  # the same push elsewhere was faster
+    names = {"names": list({str(digest), *map(str, aliases)})}
+    row = connection.execute(_KNOWN, names | {"but": _NONE}).first()
+    if row is None:
+        now = time.time()
+        values = {"storage_key": key, "size": size, "state": LIVE, "lease_until": now + LEASE_S}
+        object_id = connection.execute(_NEW, values).scalar_one()
+        blob_id = _take_name(connection, digest, object_id)
+        if blob_id is not None:  # it was free, so no push was faster; and the object's lease is as new as itself
+            _link(connection, repository_id, blob_id, principal, now)
+            return key
+        row = connection.execute(_KNOWN, names | {"but": object_id}).first()
+        if row is not None:
+            connection.execute(_DROP, {"object": object_id})  # the same push elsewhere was faster
     if row is not None:
         object_id, key = row
-    name = insert(session, Blob).values(digest=str(digest), object_id=object_id)
-    name = name.on_conflict_do_update(index_elements=[Blob.digest], set_={"object_id": object_id})
-    blob_id = session.execute(name.returning(Blob.id)).scalar_one()
-    link(session, repository_id, blob_id, object_id, principal)
+    name = {"digest": str(digest), "object_id": object_id}
+    # Only read where it is the object's already: of pushes at once, another may hold it and wait for the object.
+    blob_id = connection.execute(_NAME_OF, name).scalar_one_or_none()
+    if blob_id is None:
+        blob_id = connection.execute(_MOVE_NAME.on(connection), name).scalar_one()
+    link(connection, repository_id, blob_id, object_id, principal)
     return key
 
 
-def _hold_name(session: Session, digest: Digest, object_id: int) -> None:
+_TAKE_NAME: Final = Upsert(Blob, lambda row: row.on_conflict_do_nothing().returning(Blob.id))
+_HOLD_NAME: Final = _NAMED.with_for_update(key_share=True)
+
+
+def _take_name(connection: Connection, digest: Digest, object_id: int) -> int | None:
     """Give the name to the object if it is free, else hold it: of pushes at once, each sees what the one before did."""
-    name = insert(session, Blob).values(digest=str(digest), object_id=object_id).on_conflict_do_nothing()
-    held = select(Blob.id).where(Blob.digest == str(digest)).with_for_update(key_share=True)
+    name = {"digest": str(digest)}
     for _ in range(_HOLD_TRIES):
-        if session.execute(name.returning(Blob.id)).first() is not None:
-            return
-        if session.execute(held).first() is not None:  # none where a sweep took the old name away in between
-            return
+        taken = connection.execute(_TAKE_NAME.on(connection), name | {"object_id": object_id}).first()
+        if taken is not None:
+            return int(taken[0])
+        if connection.execute(_HOLD_NAME, name).first() is not None:  # none where a sweep took it away in between
+            return None
     raise StorageUnavailable("the blob is pushed and swept again and again", digest=str(digest))
 
 
-def link(session: Session, repository_id: int, blob_id: int, object_id: int, principal: str | None) -> bool:
+_EXTEND: Final = update(Object).where(Object.id == bindparam("object"), Object.state == LIVE).returning(Object.id)
+
+
+def link(connection: Connection, repository_id: int, blob_id: int, object_id: int, principal: str | None) -> bool:
     """Link the blob, and extend both leases; False if its object is no longer live."""
     now = time.time()
-    until, who = now + LEASE_S, principal or ""
-    lease = update(Object).where(Object.id == object_id, Object.state == LIVE).values(lease_until=until)
-    alive = session.execute(lease.returning(Object.id).execution_options(synchronize_session=False)).first()
+    alive = connection.execute(_EXTEND, {"object": object_id, "lease_until": now + LEASE_S}).first()
     if alive is None:
         return False
-    values = {"lease_until": until, "leased_by": who}
-    row = insert(session, BlobLink).values(repository_id=repository_id, blob_id=blob_id, **values)
-    is_ours = or_(BlobLink.lease_until < now, BlobLink.leased_by == who)
-    shared = {"lease_until": until, "leased_by": case((is_ours, who), else_=_SEVERAL)}
-    session.execute(row.on_conflict_do_update(index_elements=["repository_id", "blob_id"], set_=shared))
-    digest = select(Blob.digest).where(Blob.id == blob_id).scalar_subquery()
-    session.execute(  # manifests that came before their blob, on a mirror
-        update(ManifestBlob)
-        .where(ManifestBlob.digest == digest, ManifestBlob.blob_id.is_(None))
-        .values(blob_id=blob_id)
-        .execution_options(synchronize_session=False)
-    )
+    _link(connection, repository_id, blob_id, principal, now)
     return True
 
 
-def lock(session: Session, digest: Digest) -> int | None:
+def _shared(row: sqlite.Insert | postgresql.Insert) -> Executable:
+    """The link with its lease. One that ran for somebody else is several pushes' from now on."""
+    theirs = row.excluded.leased_by
+    is_ours = or_(BlobLink.lease_until < bindparam("now"), BlobLink.leased_by == theirs)
+    shared = {"lease_until": row.excluded.lease_until, "leased_by": case((is_ours, theirs), else_=_SEVERAL)}
+    return row.on_conflict_do_update(index_elements=["repository_id", "blob_id"], set_=shared)
+
+
+_LINK: Final = Upsert(BlobLink, _shared)
+_AWAITED: Final = (  # by manifests that came before their blob, on a mirror
+    update(ManifestBlob)
+    .where(ManifestBlob.digest == select(Blob.digest).where(Blob.id == bindparam("blob")).scalar_subquery())
+    .where(ManifestBlob.blob_id.is_(None))
+)
+
+
+def _link(connection: Connection, repository_id: int, blob_id: int, principal: str | None, now: float) -> None:
+    """`link` to an object whose lease has been extended."""
+    lease = {"lease_until": now + LEASE_S, "leased_by": principal or ""}
+    row = {"repository_id": repository_id, "blob_id": blob_id, "now": now}
+    connection.execute(_LINK.on(connection), row | lease)
+    connection.execute(_AWAITED, {"blob": blob_id, "blob_id": blob_id})
+
+
+_LOCK: Final = (
+    select(Object.id)
+    .join(Blob)
+    .where(Blob.digest == bindparam("digest"))
+    .with_for_update(of=[Object, Blob], key_share=True)  # the name too: it may move from a damaged object
+)
+
+
+def lock(connection: Connection, digest: Digest) -> int | None:
     """Hold the blob's object until the transaction ends; its id, None if there is none to hold.
 
     Who links, unlinks, lists in a manifest or sweeps a blob holds its object first and looks, in a statement of its
     own, afterwards: on PostgreSQL a statement does not see what was committed while it waited.
     """
-    held = select(Object.id).join(Blob).where(Blob.digest == str(digest))
-    held = held.with_for_update(of=[Object, Blob], key_share=True)  # the name too: it may move from a damaged object
-    return session.execute(held).scalar_one_or_none()
+    return connection.execute(_LOCK, {"digest": str(digest)}).scalar_one_or_none()
+
+
+_CONSUME: Final = (
+    update(BlobLink)
+    .where(BlobLink.repository_id == bindparam("repository"), BlobLink.leased_by == bindparam("who"))
+    .where(BlobLink.lease_until > 0, BlobLink.blob_id.in_(bindparam("blobs", expanding=True)))
+    .values(lease_until=0.0)
+    .returning(BlobLink.blob_id)
+    .execution_options(synchronize_session=False)
+)
 
 
 def consume_leases(session: Session, repository_id: int, held: Mapping[int, int], principal: str | None) -> None:
@@ -290,33 +346,37 @@ def consume_leases(session: Session, repository_id: int, held: Mapping[int, int]
 
     held: blob id → object id, of objects that the transaction holds. A lease that others share is theirs too, and runs.
     """
-    mine = (BlobLink.repository_id == repository_id, BlobLink.leased_by == (principal or ""), BlobLink.lease_until > 0)
-    ids = list(held)
+    ids, mine = list(held), {"repository": repository_id, "who": principal or ""}
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
-        used = update(BlobLink).where(*mine, BlobLink.blob_id.in_(batch)).values(lease_until=0.0)
-        used = used.execution_options(synchronize_session=False)
-        if session.execute(used.returning(BlobLink.blob_id)).first() is not None:
+        if session.execute(_CONSUME, mine | {"blobs": batch}).first() is not None:
             settle(session, {held[blob_id] for blob_id in batch})
 
 
-def settle(session: Session, object_ids: Collection[int]) -> None:
+_LATEST: Final = (
+    select(func.max(BlobLink.lease_until))
+    .join(Blob, Blob.id == BlobLink.blob_id)
+    .where(Blob.object_id == Object.id)
+    .scalar_subquery()
+)
+_SETTLE: Final = (
+    update(Object)
+    .where(Object.id.in_(bindparam("objects", expanding=True)))
+    .values(lease_until=func.coalesce(_LATEST, 0.0))
+    .execution_options(synchronize_session=False)
+)
+
+
+def settle(session: Session | Connection, object_ids: Collection[int]) -> None:
     """Let the lease of each object be the latest of its links'. The transaction holds the objects."""
-    latest = (
-        select(func.max(BlobLink.lease_until))
-        .join(Blob, Blob.id == BlobLink.blob_id)
-        .where(Blob.object_id == Object.id)
-        .scalar_subquery()
-    )
-    change = update(Object).where(Object.id.in_(object_ids)).values(lease_until=func.coalesce(latest, 0.0))
-    session.execute(change.execution_options(synchronize_session=False))
+    session.execute(_SETTLE, {"objects": list(object_ids)})
 
 
-def is_referenced(session: Session, repository_id: int, digest: Digest) -> bool:
+def is_referenced(connection: Connection, repository_id: int, digest: Digest) -> bool:
     """Does a manifest of the repository list the digest?"""
     for table in (ManifestBlob, ManifestChild):
         listed = select(func.count()).select_from(table).join(Manifest, Manifest.id == table.manifest_id)
         listed = listed.where(Manifest.repository_id == repository_id, table.digest == str(digest))
-        if session.execute(listed).scalar_one():
+        if connection.execute(listed).scalar_one():
             return True
     return False

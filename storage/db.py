@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from sqlalchemy import BigInteger, Connection, Engine, Integer, MetaData, Select, String, Table, create_engine, event
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Executable,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    create_engine,
+    event,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -44,6 +56,19 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+class Upsert:
+    """An INSERT with its ON CONFLICT, built once in the words of each database; `on` a connection, in the right ones.
+
+    Executed with the values of its columns by their names. build: finishes the bare INSERT, whichever the dialect.
+    """
+
+    def __init__(self, table: type[Base], build: Callable[[sqlite.Insert | postgresql.Insert], Executable]) -> None:
+        self._statements = {"sqlite": build(sqlite.insert(table)), "postgresql": build(postgresql.insert(table))}
+
+    def on(self, connection: Connection) -> Executable:
+        return self._statements[connection.dialect.name]
 
 
 class HotQuery:
@@ -105,8 +130,15 @@ class Database:
 
         Do not begin one within another.
         """
-        with self._own_turn(), _refusals(), Session(self._writes, expire_on_commit=False) as session, session.begin():
+        with self.begin() as connection, Session(connection, expire_on_commit=False) as session:
             yield session
+            session.flush()
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """`write` on a bare connection. A session adds more to each statement than SQLite needs to carry it out."""
+        with self._own_turn(), _refusals(), self._writes.begin() as connection:
+            yield connection
 
     @contextmanager
     def _own_turn(self) -> Iterator[None]:
@@ -167,9 +199,10 @@ class Database:
         self.engine.dispose()
 
 
-def insert(session: Session, table: type[Base] | Table) -> sqlite.Insert | postgresql.Insert:
+def insert(session: Session | Connection, table: type[Base] | Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in the session's dialect."""
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
+    connection = session if isinstance(session, Connection) else session.get_bind()
+    is_postgresql = connection.dialect.name == "postgresql"
     return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
 
 

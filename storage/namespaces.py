@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, Select, delete, exists, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from storage.db import Database, insert
@@ -17,6 +17,9 @@ from storage.reference import RepositoryName, check_namespace
 
 _MAX_LISTED: Final = 100_000
 _ENSURE_TRIES: Final = 5
+_REPOSITORY: Final = select(Repository.id).where(Repository.name == bindparam("name"))
+_HELD: Final = _REPOSITORY.with_for_update(key_share=True, read=True)
+_HELD_ALONE: Final = _REPOSITORY.with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Namespaces:
 
 def require_repository(session: Session | Connection, name: RepositoryName) -> int:
     """The row id. Raises NameUnknown."""
-    found = session.execute(select(Repository.id).where(Repository.name == str(name))).scalar_one_or_none()
+    found = session.execute(_REPOSITORY, {"name": str(name)}).scalar_one_or_none()
     if found is None:
         raise NameUnknown("no such repository", name=str(name))
     return found
@@ -84,15 +87,14 @@ def drop_unused_repository(session: Session, repository_id: int) -> None:
         session.execute(gone.execution_options(synchronize_session=False))
 
 
-def ensure_repository(session: Session, name: RepositoryName, *, alone: bool = False) -> int:
+def ensure_repository(session: Session | Connection, name: RepositoryName, *, alone: bool = False) -> int:
     """The row id; repository and namespace are made if they are missing, the namespace a private one.
 
     The transaction holds the row, lest it goes before something comes to be in it. alone: no other push to the
     repository gets this far until the transaction ends.
     """
-    query = select(Repository.id).where(Repository.name == str(name))
-    query = query.with_for_update() if alone else query.with_for_update(key_share=True, read=True)
-    found = session.execute(query).scalar_one_or_none()
+    query = _HELD_ALONE if alone else _HELD
+    found = session.execute(query, {"name": str(name)}).scalar_one_or_none()
     if found is not None:
         return found
     for _ in range(_ENSURE_TRIES):  # one that was just given up may go between our insert and our look
@@ -101,11 +103,11 @@ def ensure_repository(session: Session, name: RepositoryName, *, alone: bool = F
     raise StorageUnavailable("the repository is made and given up again and again", name=str(name))
 
 
-def _make_repository(session: Session, name: RepositoryName, query: Select[int]) -> int | None:
+def _make_repository(session: Session | Connection, name: RepositoryName, query: Select[int]) -> int | None:
     now = time.time()
     namespace = insert(session, Row).values(name=name.namespace, is_private=True, created_at=now)
     session.execute(namespace.on_conflict_do_nothing())
     namespace_id = session.execute(select(Row.id).where(Row.name == name.namespace)).scalar_one()
     repository = insert(session, Repository).values(name=str(name), namespace_id=namespace_id, created_at=now)
     session.execute(repository.on_conflict_do_nothing())
-    return session.execute(query).scalar_one_or_none()
+    return session.execute(query, {"name": str(name)}).scalar_one_or_none()

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import Select, bindparam, delete, insert, or_, select
 
 from storage import layout
 from storage.blobs import BlobInfo, admit
 from storage.claims import Claim, claimed
-from storage.db import Database
+from storage.db import Database, HotQuery
 from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
 from storage.drivers.protocol import Driver, StagedWriter
 from storage.errors import (
@@ -39,6 +39,17 @@ from storage.reference import RepositoryName
 
 IDLE_S: Final = 24 * 3600.0
 _EXPIRE_BATCH: Final = 100
+
+
+def _of_repository(query: Select[*tuple[Any, ...]]) -> HotQuery:
+    query = query.join(Repository, Repository.id == Row.repository_id)
+    return HotQuery(query.where(Row.id == bindparam("upload"), Repository.name == bindparam("name")))
+
+
+_START: Final = insert(Row)
+_OPEN: Final = _of_repository(select(Row.offset, Row.principal).where(Row.finished_digest.is_(None)))
+_OPENED_WITH: Final = _of_repository(select(Row.opened_with))
+_FINISHED: Final = _of_repository(select(Row.finished_digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,49 +104,47 @@ class Uploads:
         """
         algorithms = ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)
         key, now = layout.new_blob_key(), time.time()
-        row = Row(
-            id=secrets.token_urlsafe(24),
-            principal=principal,
-            storage_key=key,
-            offset=0,
-            states=Hasher(algorithms).states(),
-            writer_until=0.0,
-            started_at=now,
-            touched_at=now,
-            opened_with=opened_with,
-        )
-        row.handle = self._driver.stage(key)
+        upload_id, handle = secrets.token_urlsafe(24), self._driver.stage(key)
+        row = {
+            "id": upload_id,
+            "principal": principal,
+            "handle": handle,
+            "storage_key": key,
+            "offset": 0,
+            "states": Hasher(algorithms).states(),
+            "writer_until": 0.0,
+            "started_at": now,
+            "touched_at": now,
+            "opened_with": opened_with,
+        }
         try:
-            with self._database.write() as session:
-                row.repository_id = ensure_repository(session, name)
-                session.add(row)
+            with self._database.begin() as connection:
+                connection.execute(_START, row | {"repository_id": ensure_repository(connection, name)})
         except BaseException:
-            self._driver.discard(row.handle)
+            self._driver.discard(handle)
             raise
-        return Upload(self._database, self._driver, name, row.id, 0)
+        return Upload(self._database, self._driver, name, upload_id, 0)
 
     def resume(self, name: RepositoryName, upload_id: str, *, principal: str | None = None) -> Upload:
         """An open session of this repository; where both are known, of this principal. Raises UploadUnknown."""
-        query = select(Row.offset, Row.principal).join(Repository)
-        query = query.where(Row.id == upload_id, Repository.name == str(name), Row.finished_digest.is_(None))
-        with self._database.connect() as connection:
-            row = connection.execute(query).first() if _is_id(upload_id) else None
-        if row is None or (principal is not None and row.principal not in (None, principal)):
+        offset, owner = self._look(_OPEN, name, upload_id) or (None, None)
+        if offset is None or (principal is not None and owner not in (None, principal)):
             raise UploadUnknown("no such upload", upload=upload_id[:64])
-        return Upload(self._database, self._driver, name, upload_id, row.offset)
+        return Upload(self._database, self._driver, name, upload_id, offset)
 
     def opened_with(self, name: RepositoryName, upload_id: str) -> str | None:
         """What `start` was told; None if there is no such session."""
-        query = select(Row.opened_with).join(Repository).where(Row.id == upload_id, Repository.name == str(name))
-        with self._database.connect() as connection:
-            return connection.execute(query).scalar_one_or_none() if _is_id(upload_id) else None
+        row = self._look(_OPENED_WITH, name, upload_id)
+        opened_with: str | None = row[0] if row is not None else None
+        return opened_with
 
     def finished(self, name: RepositoryName, upload_id: str) -> Digest | None:
         """What the session was committed as, for a day: the answer to a repeated PUT whose first answer got lost."""
-        query = select(Row.finished_digest).join(Repository).where(Row.id == upload_id, Repository.name == str(name))
-        with self._database.connect() as connection:
-            digest = connection.execute(query).scalar_one_or_none() if _is_id(upload_id) else None
+        (digest,) = self._look(_FINISHED, name, upload_id) or (None,)
         return Digest.parse(digest) if digest else None
+
+    def _look(self, query: HotQuery, name: RepositoryName, upload_id: str) -> tuple[Any, ...] | None:
+        return self._database.first(query, name=str(name), upload=upload_id) if _is_id(upload_id) else None
 
     def expire(self, *, idle_s: float = IDLE_S) -> int:
         """Drop sessions that nobody touched for `idle_s`, in one bounded batch; how many."""
@@ -342,11 +351,11 @@ class Upload:
         except StagedBusy:
             self._part_ways(claim)
             self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-        with self._database.write() as session:
+        with self._database.begin() as connection:
             done = {"finished_digest": str(digest), "offset": row.offset, "writer": None, "touched_at": time.time()}
-            claim.change(session, **done)
-            names = digests.values()
-            key = admit(session, row.repository_id, digest, names, row.principal, key=row.storage_key, size=row.offset)
+            claim.change(connection, **done)
+            names, who = digests.values(), row.principal
+            key = admit(connection, row.repository_id, digest, names, who, key=row.storage_key, size=row.offset)
         claim.is_held = False
         if key != row.storage_key:
             self._driver.delete(row.storage_key)

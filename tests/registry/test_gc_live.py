@@ -101,7 +101,9 @@ def test_what_was_pushed_can_be_pulled_while_several_sweep(tmp_path: Path) -> No
             store.database.close()
 
         sweepers = [threading.Thread(target=sweep) for _ in range(SWEEPERS)]
-        pushers = [Pusher(server.host, server.admin_token, number) for number in range(PUSHERS)]
+        # one principal each: what two pushes of one principal hold together, a manifest of the first uses up
+        tokens = [server.create_token(f"pusher{number}", "push", "delete") for number in range(PUSHERS)]
+        pushers = [Pusher(server.host, token, number) for number, token in enumerate(tokens)]
         for thread in (*sweepers, *pushers):
             thread.start()
         deadline = time.monotonic() + 120

@@ -11,8 +11,7 @@ from typing import BinaryIO
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import delete, event, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, delete, event, select, update
 
 from storage.db import Base, Database
 from storage.digest import Digest
@@ -78,10 +77,10 @@ class MortalDatabase(Database):
         self._fuse = fuse
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def begin(self) -> Iterator[Connection]:
         self._fuse.point()
-        with super().write() as session:
-            yield session
+        with super().begin() as connection:
+            yield connection
             self._fuse.point()
         self._fuse.point()
 
