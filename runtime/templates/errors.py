@@ -10,3 +10,7 @@ class TemplateFailed(RuntimeFailure):
 
     Of the last kind `detail` says `exhausted`: another try would cost as much again.
     """
+
+
+class TemplateInvalid(TemplateFailed):
+    """The text is no template: it does not parse, whatever it would be given. `detail` may name the `line`."""
