@@ -53,3 +53,7 @@ class RequestCancelled(RuntimeFailure):
 
 class InputInvalid(RuntimeFailure):
     """What the runner was asked for makes no sense to it (wrong token ids, not-a-number embeddings)."""
+
+
+class FormatInvalid(RuntimeFailure):
+    """The `format` of a request is neither "json" nor a JSON Schema that can be honoured."""

@@ -17,6 +17,7 @@ _KINDS = {
         errors.PromptTooLong,
         errors.RequestCancelled,
         errors.InputInvalid,
+        errors.FormatInvalid,
     )
 }
 

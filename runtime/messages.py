@@ -70,6 +70,10 @@ class GenerateRequest(Message):
     truncate: a prompt longer than the window is cut (num_keep first tokens and the newest stay); False raises.
     top_logprobs: None for no log-probabilities at all, else how many alternatives a token (0 to 20).
     want_tokens: report the ids of prompt and answer in the final message.
+    format: a `runtime.structured.schema.Constraint` as JSON; None leaves the answer free.
+    thought: how the model marks its reasoning, which `format` leaves free: opening tag, closing tag, and whether the
+    prompt ends inside. A NUL in the closing tag stands for some text, as headers have it.
+    special: special tokens that come as text; the others come as none.
     """
 
     prompt: str
@@ -79,6 +83,9 @@ class GenerateRequest(Message):
     truncate: bool = True
     top_logprobs: int | None = None
     want_tokens: bool = False
+    format: dict[str, Any] | None = None
+    thought: tuple[str, str, bool] | None = None
+    special: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> GenerateRequest:
@@ -87,6 +94,8 @@ class GenerateRequest(Message):
         options["stop"] = tuple(options.get("stop", ()))
         body["options"] = SampleOptions(**options)
         body["context"] = tuple(body.get("context", ()))
+        body["special"] = tuple(body.get("special", ()))
+        body["thought"] = tuple(body["thought"]) if body.get("thought") else None
         return super(GenerateRequest, cls).from_json(body)
 
 

@@ -14,6 +14,7 @@ DOORS = {
     "cryptography": ("auth/",),
     "jwt": ("auth/",),
     "llama_cpp": ("runtime/runner/",),
+    "llguidance": ("runtime/runner/grammar.py",),
     "jinja2": ("runtime/templates/jinja.py",),
     "urllib3": ("registry/remotes/",),
     "sqlalchemy": ("storage/", "auth/"),

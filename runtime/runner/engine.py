@@ -9,6 +9,7 @@ from runtime.errors import RuntimeFailure
 from runtime.failures import error_event
 from runtime.messages import GenerateRequest
 from runtime.runner.embedding import Embedder, EmbedJob
+from runtime.runner.grammar import Grammars
 from runtime.runner.library import Batch, Context, Model
 from runtime.runner.scheduler import plan_step
 from runtime.runner.sequence import Sequence, Sink
@@ -33,6 +34,7 @@ class Engine:
         self._running: list[Sequence] = []
         self._jobs: deque[EmbedJob] = deque()
         self._slots = Slots(self.parallel)
+        self._grammars = Grammars(model.vocabulary)
         self._embedder: Embedder | None = None
         self._context: Context | None = None
         if settings.is_embedding:
@@ -57,7 +59,7 @@ class Engine:
         """Queue a request. Raises InputInvalid, PromptTooLong."""
         if self._context is None:
             raise RuntimeFailure("the model only embeds: it does not generate text")
-        sequence = Sequence(request, sink, self._model.vocabulary, self.context_length)
+        sequence = Sequence(request, sink, self._model.vocabulary, self.context_length, self._grammars)
         self._waiting.append(sequence)
         return sequence
 
@@ -125,8 +127,11 @@ class Engine:
                 shared = 0
             slot.keep(shared)
             sequence = self._waiting.popleft()
-            sequence.begin(slot, shared)
             self._running.append(sequence)
+            try:
+                sequence.begin(slot, shared)
+            except RuntimeFailure as error:
+                self._fail(sequence, error)
 
     def _decode(self, context: Context) -> int:
         """Compute one token of each answer. Returns how many there were.
@@ -162,7 +167,11 @@ class Engine:
             self._advance(context, sequence, index)
 
     def _advance(self, context: Context, sequence: Sequence, index: int) -> None:
-        reason = sequence.advance(context, index)
+        try:
+            reason = sequence.advance(context, index)
+        except RuntimeFailure as error:
+            self._fail(sequence, error)
+            return
         if reason is not None:
             self._end(sequence, reason)
 
@@ -174,8 +183,7 @@ class Engine:
         for sequence in sequences:
             slot = sequence.slot
             assert slot is not None
-            sequence.sink.send(error_event(RuntimeFailure(f"llama.cpp cannot compute the step (code {result})")))
-            self._retire(sequence)
+            self._fail(sequence, RuntimeFailure(f"llama.cpp cannot compute the step (code {result})"))
             context.drop(slot.number, 0)  # nobody knows what the cache holds of it
             slot.keep(0)
         return False
@@ -197,7 +205,12 @@ class Engine:
             return False
         context.move(slot.number, keep + dropped, -dropped)
         slot.shift(keep, dropped)
+        sequence.forget()
         return True
+
+    def _fail(self, sequence: Sequence, error: RuntimeFailure) -> None:
+        sequence.sink.send(error_event(error))
+        self._retire(sequence)
 
     def _end(self, sequence: Sequence, reason: str) -> None:
         sequence.finish(reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as ll
@@ -68,11 +68,20 @@ class Vocabulary:
         return list(tokens[: max(count, 0)])
 
     def piece(self, token: int) -> bytes:
-        """The bytes of one token, special ones spelt out: parsers of answers look for them."""
+        """The bytes of one token, special ones spelt out."""
         known = self._pieces.get(token)
         if known is None:
             known = self._pieces[token] = self._read_piece(token)
         return known
+
+    def special(self, texts: Iterable[str]) -> frozenset[int]:
+        """The control tokens that are spelt as one of `texts`."""
+        spelt = (self.tokenize(text, add_special=False) for text in texts)
+        return frozenset(tokens[0] for tokens in spelt if len(tokens) == 1 and self.is_control(tokens[0]))
+
+    def shown(self, token: int, special: frozenset[int]) -> bytes:
+        """The bytes of one token of an answer; none for a control token that is not among `special`."""
+        return b"" if self.is_control(token) and token not in special else self.piece(token)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`. Raises InputInvalid."""
@@ -87,6 +96,10 @@ class Vocabulary:
     def is_end(self, token: int) -> bool:
         """Whether the model ends its answer with `token`."""
         return bool(ll.llama_vocab_is_eog(self._vocab, token))
+
+    def is_control(self, token: int) -> bool:
+        """Whether `token` marks structure, and is no text that could be part of an answer."""
+        return bool(ll.llama_vocab_is_control(self._vocab, token))
 
     def _read_piece(self, token: int) -> bytes:
         length = ll.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, True)

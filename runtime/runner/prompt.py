@@ -6,10 +6,8 @@ from runtime.errors import InputInvalid, PromptTooLong
 from runtime.messages import GenerateRequest
 from runtime.runner.library import Vocabulary
 
-_TOO_LONG = (
-    "the prompt is longer than the context length currently available to the model; shorten the prompt, "
-    "adjust the context length in settings, or use a model with a longer context length"
-)
+_TOO_LONG = "the prompt is longer than the context length currently available to the model"
+_ADVICE = "; shorten the prompt, adjust the context length in settings, or use a model with a longer context length"
 
 
 def prompt_tokens(request: GenerateRequest, vocabulary: Vocabulary, context_length: int) -> tuple[list[int], bool]:
@@ -26,8 +24,10 @@ def prompt_tokens(request: GenerateRequest, vocabulary: Vocabulary, context_leng
         raise InputInvalid("the prompt has no tokens")
     if len(tokens) <= context_length:
         return tokens, False
-    if not (request.truncate and request.shift):
-        raise PromptTooLong(_TOO_LONG)
+    if not request.truncate:
+        raise PromptTooLong(f"{_TOO_LONG}: {len(tokens)} tokens of {context_length}{_ADVICE}")
+    if not request.shift:
+        raise PromptTooLong(_TOO_LONG + _ADVICE)
     keep = kept_tokens(request.options.num_keep, len(tokens), context_length, adds_begin=vocabulary.adds_begin)
     newest = context_length - max((context_length - keep) // 2, 1) - keep
     return tokens[:keep] + tokens[len(tokens) - newest :], True

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from collections.abc import Sequence
 
 import llama_cpp.llama_cpp as ll
+import numpy as np
+from numpy.typing import NDArray
 
 from runtime.options import SampleOptions
 from runtime.runner.library import Context, Vocabulary
 
 _SEEDS = 2**32
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
 class Sampler:
@@ -46,6 +50,22 @@ class Sampler:
     def sample(self, context: Context, index: int) -> int:
         """The token that follows the one at `index` of the last step; it counts for penalties from now on."""
         return int(ll.llama_sampler_sample(self._chain, context.pointer, index))
+
+    def draw(self, logits: NDArray[np.float32], allowed: NDArray[np.intp]) -> int:
+        """One of the tokens `allowed`, at least one; the others might not exist. logits: (vocabulary,), left as it is.
+
+        The token counts for nothing until `accept`.
+        """
+        candidates = np.empty(len(allowed), _CANDIDATE)
+        candidates["id"], candidates["logit"], candidates["p"] = allowed, logits[allowed], 0
+        pointer = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(ll.llama_token_data))
+        array = ll.llama_token_data_array(data=pointer, size=len(allowed), selected=-1, sorted=False)
+        ll.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def accept(self, token: int) -> None:
+        """Let penalties count `token` from now on."""
+        ll.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         if self._chain:

@@ -7,11 +7,14 @@ from typing import Any, Protocol
 
 from runtime.messages import Done, GenerateRequest
 from runtime.runner import logprobs
+from runtime.runner.constrained import Constrained
+from runtime.runner.grammar import Grammars
 from runtime.runner.library import Context, Vocabulary
 from runtime.runner.prompt import kept_tokens, prompt_tokens
 from runtime.runner.sampler import Sampler
 from runtime.runner.slots import Slot
 from runtime.runner.text import AnswerText
+from runtime.structured.schema import Constraint
 
 _MOST_CONTEXTS = 10  # an answer without a bound ends after so many windows
 _MOST_REPEATS = 30  # more identical tokens than this in a row, and nothing else will follow
@@ -31,7 +34,9 @@ class Sink(Protocol):
 class Sequence:
     """A request in a runner. The engine moves it; `slot` is set while it computes."""
 
-    def __init__(self, request: GenerateRequest, sink: Sink, vocabulary: Vocabulary, context_length: int) -> None:
+    def __init__(
+        self, request: GenerateRequest, sink: Sink, vocabulary: Vocabulary, context_length: int, grammars: Grammars
+    ) -> None:
         """Raises InputInvalid, PromptTooLong."""
         self.sink = sink
         self.shifts = request.shift
@@ -46,6 +51,7 @@ class Sequence:
         self._vocabulary = vocabulary
         self._context_length = context_length
         self._text = AnswerText(request.options.stop)
+        self._special = vocabulary.special((*request.special, *request.options.stop))
         self._entries = logprobs.PendingEntries() if request.top_logprobs is not None else None
         self._answer: list[int] | None = [] if request.want_tokens else None
         bound = _MOST_CONTEXTS * context_length
@@ -53,13 +59,18 @@ class Sequence:
         self._count = self._repeats = 0
         self._began_ns = self._answering_ns = 0
         self._sampler: Sampler | None = None
+        self._grammars = grammars
+        self._constraint = Constraint.from_json(request.format) if request.format is not None else None
+        self._constrained: Constrained | None = None
 
     def begin(self, slot: Slot, shared: int) -> None:
-        """Take `slot`, whose cache holds the first `shared` tokens of the prompt already."""
+        """Take `slot`, whose cache holds the first `shared` tokens of the prompt already. Raises FormatInvalid."""
         self.slot, self.read = slot, shared
         self._began_ns = time.monotonic_ns()
         self._sampler = Sampler(self._request.options, self._vocabulary, self._context_length)
         self._sampler.read_prompt(self.prompt)
+        if self._constraint is not None:  # compiled now, not on arrival: those who wait hold no grammars
+            self._constrained = Constrained(self._constraint, self._request.thought, self._grammars)
 
     @property
     def unread(self) -> int:
@@ -67,9 +78,11 @@ class Sequence:
         return len(self.prompt) - self.read
 
     def advance(self, context: Context, index: int) -> str | None:
-        """Draw the next token from the logits at `index` and show its text. Returns why the answer ends, or None."""
-        assert self._sampler is not None
-        token = self._sampler.sample(context, index)
+        """Draw the next token from the logits at `index` and show its text. Returns why the answer ends, or None.
+
+        Raises FormatInvalid where the answer cannot go on as its format wants it.
+        """
+        token = self._draw(context, index)
         if not self._count:
             self._answering_ns = time.monotonic_ns()
         self._count += 1
@@ -80,8 +93,11 @@ class Sequence:
         if self._answer is not None:
             self._answer.append(token)
         self._show(context, index, token)
-        if self._text.is_stopped or self._repeats > _MOST_REPEATS:
+        is_unfinished = self._constrained is not None and not self._constrained.is_complete
+        if self._text.is_stopped or (self._constrained is not None and not is_unfinished):
             return "stop"
+        if self._repeats > _MOST_REPEATS:
+            return "length" if is_unfinished else "stop"
         return "length" if self._count >= self._limit else None
 
     def finish(self, reason: str) -> None:
@@ -103,20 +119,34 @@ class Sequence:
         )
         self.sink.send({"event": "done", **done.to_json()})
 
+    def forget(self) -> None:
+        """Some of the prompt or the answer left the window."""
+        self._truncated = True
+
     def close(self) -> None:
         """Free what C holds for it."""
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None
 
+    def _draw(self, context: Context, index: int) -> int:
+        sampler = self._sampler
+        assert sampler is not None
+        if self._constrained is None:
+            return sampler.sample(context, index)
+        logits = context.logits(index)
+        token = self._constrained.draw(lambda allowed: sampler.draw(logits, allowed))
+        sampler.accept(token)
+        return token
+
     def _show(self, context: Context, index: int, token: int) -> None:
         if self._entries is None:
-            text = self._text.feed(self._vocabulary.piece(token))
+            text = self._text.feed(self._vocabulary.shown(token, self._special))
             if text:
                 self.sink.send({"event": "piece", "text": text})
             return
         start = self._text.received
-        text = self._text.feed(self._vocabulary.piece(token))
+        text = self._text.feed(self._vocabulary.shown(token, self._special))
         alternatives = self._request.top_logprobs or 0
         self._entries.add(start, logprobs.entry(context.logits(index), token, alternatives, self._vocabulary))
         nothing_held = self._text.received == self._text.shown and not self._text.is_stopped
