@@ -107,7 +107,7 @@ def _add_services(app: Flask, config: Config) -> None:
         stored_privacy(database),
     )
     app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
-    app.extensions["tonnage.runtime"] = RuntimeSettings()
+    app.extensions["tonnage.runtime"] = RuntimeSettings(go_templates=config.go_templates)
     audit.install(app, database, tokens)
 
 

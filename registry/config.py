@@ -51,6 +51,7 @@ class Config:
     load_timeout_s: float = 300.0
     kv_cache_type: str = "f16"
     flash_attention: str = "auto"
+    go_templates: bool | None = None  # None: each model's more capable template is used
     origins: tuple[str, ...] = ()
     log_level: str = "info"
     devices: tuple[str, ...] = ()  # NAME=value, of the environment that chooses accelerators
@@ -141,6 +142,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
             ("f16", "q8_0", "q4_0"),
         ),
         flash_attention=_flash(text("flash_attention", "auto", fallback="OLLAMA_FLASH_ATTENTION")),
+        go_templates=_boolean_or_none(text("go_template", fallback="OLLAMA_GO_TEMPLATE")),
         origins=_list(text("origins", fallback="OLLAMA_ORIGINS")),
         log_level=_choice("TONNAGE_LOG_LEVEL", text("log_level", "info"), ("debug", "info", "warning", "error")),
         devices=tuple(f"{name}={env[name]}" for name in _DEVICE_NAMES if name in env),
@@ -210,6 +212,10 @@ def _count(name: str, value: str, *, least: int = 0, most: int) -> int:
 
 def _boolean(value: str) -> bool:
     return value.lower() not in ("", "0", "f", "false", "no", "off")
+
+
+def _boolean_or_none(value: str) -> bool | None:
+    return _boolean(value) if value else None
 
 
 def _flash(value: str) -> str:

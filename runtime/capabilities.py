@@ -5,7 +5,6 @@ Source: the Ollama API, "Capabilities".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from runtime.gguf import Header
@@ -39,6 +38,17 @@ _PARSERS = {
     "cohere": (True, True),
     "glimmer": (True, True),
 }
+_TOOL_ANSWERS = (
+    "tool_response",
+    "tool_results",
+    "role'] == 'tool'",
+    "role'] == \"tool\"",
+    "role\"] == 'tool'",
+    "role\"] == \"tool\"",
+    "message.role == 'tool'",
+    'message.role == "tool"',
+    "ipython",
+)
 _CUTS_AT_CLOSE = ("content.split('</think>')", 'content.split("</think>")')
 
 
@@ -55,11 +65,11 @@ def of_jinja(template: str) -> list[str]:
     return [*found, "thinking"] if has_pair or (cuts and not hides) else found
 
 
-def of_go_template(template: str) -> list[str]:
-    """By the fields that the actions of a Go template name; what the text around them says does not count."""
-    actions = " ".join(re.findall(r"\{\{.*?\}\}", template, re.DOTALL)).lower()
-    known = (("tools", "tools"), ("suffix", "insert"), ("thinking", "thinking"))
-    return [capability for name, capability in known if re.search(rf"[.$]{name}\b", actions)]
+def has_round_trip(template: str) -> bool:
+    """Whether a Jinja template prints calls and what came back from them."""
+    has_tools = "tools" in template or "tool_call" in template
+    has_calls = "tool_calls" in template or "assistant_tool_call" in template
+    return has_tools and has_calls and any(mark in template for mark in _TOOL_ANSWERS)
 
 
 def of_parser(name: str, family: str) -> list[str]:

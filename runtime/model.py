@@ -7,7 +7,7 @@ tag has is asked of the database at every request.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from runtime.gguf import Header, parameter_text, read_facts, read_header
 from runtime.layers import MAX_PROBED, Layer, Layers, parse_layers
 from runtime.recent import Recent
 from runtime.templates.chat import ChatTemplate
+from runtime.templates.choose import TemplateChoice, choose
 from runtime.untrusted_json import parse_json
 from storage.digest import Digest
 from storage.reference import ModelName, RepositoryName
@@ -27,7 +28,7 @@ JSON = dict[str, Any]
 MAX_TEXT_LAYER = 1024**2
 _MAX_LICENSES = 32
 _LISTED_TEXT, _LISTED_ITEMS = 128, 16
-_recent: Recent[tuple[str, str], Model] = Recent(64)  # a header may keep some MiB
+_recent: Recent[tuple[str, str, bool | None], Model] = Recent(64)  # a header may keep some MiB
 _summaries: Recent[tuple[str, str], Summary | None] = Recent(20_000)  # about 1 kB each
 
 
@@ -57,19 +58,16 @@ class Model:
     params: JSON
     messages: tuple[JSON, ...]
     licenses: tuple[str, ...]
+    go_templates: bool | None = None  # the operator's word on them
 
     @cached_property
     def capabilities(self) -> list[str]:
         """In order of first mention; /api/show lists them all."""
-        if self.uses_go_template:
-            by_template = capabilities.of_go_template(self.template or "")
-        else:
-            by_template = capabilities.of_jinja(self.header.chat_template or "")
         return capabilities.merged(
             strings(self.config.get("capabilities")),
             capabilities.of_weights(self.header),
             ["vision"] if self.projectors else [],
-            by_template,
+            self.templates.capabilities,
             capabilities.of_parser(str(self.config.get("parser") or ""), self.family),
         )
 
@@ -77,18 +75,22 @@ class Model:
     def family(self) -> str:
         return str(self.config.get("model_family") or self.header.architecture)
 
-    @property
-    def uses_go_template(self) -> bool:
-        """Whether the Go template layer is in charge. While those are only stored and shown, one in the weights is
-        preferred, and what the model is said to be capable of is what that one can do.
-        """
-        return self.template is not None and not self.header.chat_template
-
-    @property
-    def chat_template(self) -> ChatTemplate | None:
-        """The Jinja template in the weights, None when they carry none."""
+    @cached_property
+    def templates(self) -> TemplateChoice:
+        """Its templates, and which one is in force."""
         source = self.header.chat_template
-        return ChatTemplate(source, self.header.bos_token, self.header.eos_token) if source else None
+        jinja = None
+        if source:
+            for_tools = self.header.text("tokenizer.chat_template.tool_use")
+            jinja = ChatTemplate(source, self.header.bos_token, self.header.eos_token, for_tools)
+        return choose(
+            self.template,
+            jinja,
+            renderer=str(self.config.get("renderer") or ""),
+            parser=str(self.config.get("parser") or ""),
+            family=self.family,
+            go_templates=self.go_templates,
+        )
 
     @cached_property
     def details(self) -> JSON:
@@ -96,13 +98,13 @@ class Model:
         return model_details(self.layers, self.config, self.header)
 
 
-def load_model(store: Store, name: ModelName) -> Model:
+def load_model(store: Store, name: ModelName, *, go_templates: bool | None = None) -> Model:
     """The model that `name` has now. Raises NameUnknown, ManifestUnknown, BlobUnknown, ModelUnusable, GGUFInvalid."""
     tag = store.repositories.resolve_tag(name.repository, name.tag)
     stored = store.repositories.get_manifest(name.repository, tag)
     named = ModelName(name.repository, tag, name.host)
-    key = (named.full, str(stored.digest))
-    return _recent.get(key, lambda: _read_model(store, named, stored))
+    key = (named.full, str(stored.digest), go_templates)
+    return _recent.get(key, lambda: replace(_read_model(store, named, stored), go_templates=go_templates))
 
 
 def model_details(layers: Layers, config: JSON, header: Header) -> JSON:

@@ -10,17 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import RuntimeFailure
+from runtime.parsing.thinking import ThinkingSplitter
 
 Message = dict[str, Any]
 
 
+IMAGE_TOKENS = 768  # what an image counts for while messages are chosen, whatever the projector makes of it
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The prompt, and the messages that are in it. `dropped`: how many of the oldest are not."""
+    """The prompt, and the messages that are in it. `dropped`: how many of the oldest are not.
+
+    is_over: even the last message alone has more tokens than the context.
+    """
 
     prompt: str
     messages: list[Message]
     dropped: int
+    is_over: bool = False
 
 
 def assemble(system: str, stored: Sequence[Message], request: Sequence[Message]) -> list[Message]:
@@ -40,20 +48,24 @@ def fit(
     render: Callable[[Sequence[Message]], str],
     count: Callable[[str], int],
     limit: int,
+    *,
+    image_tokens: int = 0,
 ) -> Fitted:
     """The newest messages whose prompt has at most `limit` tokens; system messages and the last one always stay.
 
     The last message alone may still be too long: cutting tokens is the runner's part. Drops as few messages as
-    possible, for templates whose prompts grow with the messages.
+    possible, for templates whose prompts grow with the messages. image_tokens: what each image counts for.
     """
     last = len(messages) - 1
 
     def attempt(start: int) -> Fitted | None:
         kept, prompt = _rendered(messages, render, start)
+        images = image_tokens * count_images(kept)
         # a token is at least one byte, save a begin token: short prompts need no round trip to be counted
-        if start == last or len(prompt.encode()) < limit or count(prompt) <= limit:
-            return Fitted(prompt, kept, len(messages) - len(kept))
-        return None
+        is_over = len(prompt.encode()) + images >= limit and count(prompt) + images > limit
+        if start < last and is_over:
+            return None
+        return Fitted(prompt, kept, len(messages) - len(kept), is_over)
 
     whole = attempt(0)
     if whole is not None or last <= 0:
@@ -70,6 +82,42 @@ def fit(
         else:
             fits, fitted = middle, candidate
     return fitted
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    return sum(len(message.get("images") or ()) for message in messages)
+
+
+def mark_images(messages: Sequence[Message]) -> list[Message]:
+    """Each image as `[img-N]`, N from 0 over all messages: where a text has `[img]`, else before the text."""
+    marked, number = [], 0
+    for message in messages:
+        content, before = message.get("content", ""), ""
+        for _ in message.get("images") or ():
+            mark = f"[img-{number}]"
+            if "[img]" in content:
+                content = content.replace("[img]", mark, 1)
+            else:
+                before += mark
+            number += 1
+        marked.append(message | {"content": before + content})
+    return marked
+
+
+def without_old_reasoning(messages: Sequence[Message]) -> list[Message]:
+    """The conversation without the reasoning that a model of this kind wrote into earlier answers."""
+    last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    return [
+        message | {"content": _answer_of(message.get("content", ""))}
+        if at < last_user and message["role"] == "assistant"
+        else message
+        for at, message in enumerate(messages)
+    ]
+
+
+def _answer_of(text: str) -> str:
+    splitter = ThinkingSplitter("")
+    return splitter.feed(text).content + splitter.finish().content
 
 
 def _rendered(

@@ -15,6 +15,7 @@ from runtime.api.errors import Refused
 from runtime.api.names import parse_name
 from runtime.api.replies import one_object, refusal
 from runtime.api.requests import Body, read_body
+from runtime.api.serving import settings
 from runtime.errors import RuntimeFailure
 from runtime.gguf import Header, read_array, read_header
 from runtime.gguf_reader import Span
@@ -44,7 +45,7 @@ def show() -> Response:
     name = parse_name(asked)
     current_gate().check(Right.READ_MODELS, (name.repository, "pull"))
     try:
-        model = load_model(store(), name)
+        model = load_model(store(), name, go_templates=settings().go_templates)
     except (NameUnknown, ManifestUnknown, BlobUnknown, NameInvalid):
         raise Refused(404, f"model '{name.display}' not found") from None
     shown = _texts(model, body) | _facts(model, verbose=body.flag("verbose", False))

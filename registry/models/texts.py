@@ -16,9 +16,9 @@ NO_TEMPLATE = "{{ .Prompt }}"
 
 def template_text(model: Model) -> str:
     """The template in charge: the Go template layer's, or the one in the weights."""
-    if model.uses_go_template:
+    if model.templates.uses_go or not model.header.chat_template:
         return model.template or NO_TEMPLATE
-    return model.header.chat_template or NO_TEMPLATE
+    return model.header.chat_template
 
 
 def parameters_text(params: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""An answer as it grows: the runner's pieces, with reasoning and content told apart."""
+"""An answer as it grows: the runner's pieces, with reasoning, content and tool calls told apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.api.replies import ndjson, one_object
 from runtime.api.serving import Call
 from runtime.errors import RunnerGone
 from runtime.messages import Done, GenerateRequest, Piece
-from runtime.parsing.thinking import Split, ThinkingSplitter
+from runtime.parsing.calls import AnswerParser, Parsed, ToolCall
 from runtime.supervisor.lease import Lease
 
 JSON = dict[str, Any]
@@ -23,43 +23,53 @@ JSON = dict[str, Any]
 class Chunk:
     """Some text of the answer, under what it is."""
 
-    split: Split
+    parsed: Parsed
     logprobs: list[JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A request that has its runner. `load_ns`: from the request's arrival until then."""
+    """A request that has its runner. `load_ns`: from the request's arrival until then.
+
+    is_cut: what the client sent did not fit the context, as far as that is known before the runner has read it.
+    """
 
     call: Call
     lease: Lease
     request: GenerateRequest
     load_ns: int
-    splitter: ThinkingSplitter | None
+    parser: AnswerParser | None
+    is_cut: bool = False
 
     def events(self) -> Iterator[Chunk | Done]:
         """Chunks that say something, then Done. Raises RunnerGone when the runner falls silent before that."""
         for event in self.lease.generate(self.request, is_cancelled=self.call.is_cancelled):
             if isinstance(event, Done):
-                if self.splitter is not None and (rest := self.splitter.finish()) != Split():
+                if self.parser is not None and (rest := self.parser.finish()) != Parsed():
                     yield Chunk(rest)
                 yield event
                 return
             chunk = self._chunk(event)
-            if chunk.split != Split() or chunk.logprobs:
+            if chunk.parsed != Parsed() or chunk.logprobs:
                 yield chunk
         raise RunnerGone("the model runner ended the answer without a word")
 
     def respond(self, lines: Iterator[JSON], whole: Callable[[Whole], JSON]) -> Response:
         """The answer as `lines`, or made from all of it by `whole` where the client wants no stream."""
         if self.call.body.flag("stream", True):
-            return ndjson(lines, self.lease.close)
-        answer = collect(self.events())
-        self.lease.close()
-        return one_object(whole(answer))
+            response = ndjson(lines, self.lease.close)
+            is_cut = self.is_cut
+        else:
+            answer = collect(self.events())
+            self.lease.close()
+            response = one_object(whole(answer))
+            is_cut = self.is_cut or answer.done.truncated
+        if is_cut:
+            response.headers["Tonnage-Truncated"] = "true"
+        return response
 
     def statistics(self, done: Done) -> JSON:
-        """The figures of the final object, zeros left out; durations in nanoseconds."""
+        """The figures of the final object, zeros left out; durations in nanoseconds. `truncated`: something is lost."""
         figures = {
             "total_duration": time.monotonic_ns() - self.call.started_ns,
             "load_duration": self.load_ns,
@@ -68,11 +78,12 @@ class Running:
             "eval_count": done.tokens,
             "eval_duration": done.tokens_ns,
         }
-        return {key: figure for key, figure in figures.items() if figure}
+        lost = {"truncated": True} if self.is_cut or done.truncated else {}
+        return {key: figure for key, figure in figures.items() if figure} | lost
 
     def _chunk(self, piece: Piece) -> Chunk:
-        split = self.splitter.feed(piece.text) if self.splitter is not None else Split(content=piece.text)
-        return Chunk(split, piece.logprobs)
+        parsed = self.parser.feed(piece.text) if self.parser is not None else Parsed(content=piece.text)
+        return Chunk(parsed, piece.logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,7 @@ class Whole:
 
     thinking: str
     content: str
+    calls: tuple[ToolCall, ...]
     logprobs: list[JSON]
     done: Done
 
@@ -89,11 +101,13 @@ def collect(events: Iterator[Chunk | Done]) -> Whole:
     """Read an answer to its end."""
     thinking: list[str] = []
     content: list[str] = []
+    calls: list[ToolCall] = []
     logprobs: list[JSON] = []
     for event in events:
         if isinstance(event, Done):
-            return Whole("".join(thinking), "".join(content), logprobs, event)
-        thinking.append(event.split.thinking)
-        content.append(event.split.content)
+            return Whole("".join(thinking), "".join(content), tuple(calls), logprobs, event)
+        thinking.append(event.parsed.thinking)
+        content.append(event.parsed.content)
+        calls += event.parsed.calls
         logprobs += event.logprobs or []
     raise RunnerGone("the model runner ended the answer without a word")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Response
@@ -13,11 +12,11 @@ from runtime.api.answer import Running, Whole
 from runtime.api.errors import Refused, not_supported
 from runtime.api.replies import one_object
 from runtime.api.serving import NOT_FOUND, Call
+from runtime.dialogue import Dialogue
 from runtime.messages import Done
 from runtime.model import Model
-from runtime.parsing.thinking import Split, ThinkingSplitter
+from runtime.parsing.calls import Parsed, ToolCall
 from runtime.prompts import assemble
-from runtime.templates.choose import chat_template
 
 JSON = dict[str, Any]
 
@@ -31,66 +30,69 @@ def chat() -> Response:
     model = call.find_model(NOT_FOUND)
     if not messages and call.keep_alive_s == 0:
         return one_object(_reply(call, done=True, done_reason=call.load_only(model)))
-    conversation = _conversation(call, model, messages)
+    dialogue = _dialogue(call, model, messages)
     if not messages:
         return one_object(_reply(call, done=True, done_reason=call.load_only(model)))
-    call.refuse_format()
+    constraint = call.constraint(dialogue)
     lease, options = call.lease(model)
     load_ns = time.monotonic_ns() - call.started_ns
     try:
-        prompt = call.prompt(lease, conversation.messages, conversation.renderer(model))
+        prompt = call.prompt(lease, dialogue, assemble(model.system, model.messages, messages))
         if call.body.flag("_debug_render_only", False):
             lease.close()
-            return one_object(_reply(call, done=False, _debug_info={"rendered_template": prompt}))
-        request = call.generation(model, prompt, options)
-        splitter = ThinkingSplitter(prompt) if conversation.think else None
-        running = Running(call, lease, request, load_ns, splitter)
+            return one_object(_reply(call, done=False, _debug_info=prompt.debug_info()))
+        if prompt.images:
+            raise not_supported("images")
+        reading = dialogue.reading(prompt)
+        request = call.generation(model, prompt, options, reading, constraint)
+        running = Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
         return running.respond(_lines(running), lambda answer: _whole(running, answer))
     except BaseException:
         lease.close()
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Conversation:
-    """What the template is given."""
-
-    messages: list[JSON]
-    tools: list[JSON]
-    think: bool | str | None
-
-    def renderer(self, model: Model) -> Callable[[Sequence[JSON]], str]:
-        template = chat_template(model.chat_template, model.template)
-        return lambda kept: template.render(kept, self.tools, self.think)
-
-
-def _conversation(call: Call, model: Model, messages: list[JSON]) -> _Conversation:
+def _dialogue(call: Call, model: Model, messages: list[JSON]) -> Dialogue:
     """Raises Refused for what this model cannot do, the first reason first."""
     think = call.think(model)
     tools = call.body.objects("tools")
+    choice = call.body.tool_choice()
     call.require(model, ["tools"] if tools else [], "chat")
-    if any(message["images"] for message in messages):
-        raise not_supported("images")
-    return _Conversation(assemble(model.system, model.messages, messages), tools, think)
+    call.check_images(model, [image for message in messages for image in message["images"]])
+    forced = choice.forced(tools)
+    if choice.kind == "required" and not forced:
+        raise Refused(400, "tool_choice names no tool of the request")
+    return Dialogue(model, choice.of(tools), think, forced)
 
 
-def _reply(call: Call, split: Split = Split(), **fields: Any) -> JSON:  # noqa: B008  # frozen
-    message: JSON = {"role": "assistant", "content": split.content}
-    if split.thinking:
-        message["thinking"] = split.thinking
+def _reply(call: Call, parsed: Parsed = Parsed(), **fields: Any) -> JSON:  # noqa: B008  # frozen
+    message: JSON = {"role": "assistant", "content": parsed.content}
+    if parsed.thinking:
+        message["thinking"] = parsed.thinking
+    if parsed.calls:
+        message["tool_calls"] = [_described(each) for each in parsed.calls]
     return call.reply(message=message, **fields)
 
 
+def _described(call: ToolCall) -> JSON:
+    return {"id": call.id, "function": {"index": call.index, "name": call.name, "arguments": call.arguments}}
+
+
 def _lines(running: Running) -> Iterator[JSON]:
+    """Calls come in an object of their own, after the content that stood before them."""
     for event in running.events():
         if isinstance(event, Done):
             yield _reply(running.call, done=True, done_reason=event.reason, **running.statistics(event))
-        else:
-            logprobs = {"logprobs": event.logprobs} if event.logprobs else {}
-            yield _reply(running.call, event.split, **logprobs, done=False)
+            return
+        said = Parsed(event.parsed.thinking, event.parsed.content)
+        logprobs = {"logprobs": event.logprobs} if event.logprobs else {}
+        if said != Parsed() or logprobs:
+            yield _reply(running.call, said, **logprobs, done=False)
+        if event.parsed.calls:
+            yield _reply(running.call, Parsed(calls=event.parsed.calls), done=False)
 
 
 def _whole(running: Running, answer: Whole) -> JSON:
     logprobs = {"logprobs": answer.logprobs} if answer.logprobs else {}
     ending = {"done": True, "done_reason": answer.done.reason} | running.statistics(answer.done)
-    return _reply(running.call, Split(answer.thinking, answer.content), **logprobs, **ending)
+    return _reply(running.call, Parsed(answer.thinking, answer.content, answer.calls), **logprobs, **ending)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runtime import errors
+from runtime.parsing.errors import CallInvalid
 from runtime.templates.errors import TemplateFailed
 from storage import errors as storage
 
@@ -33,6 +34,8 @@ STATUSES: Mapping[type[Exception], int] = {
     errors.PromptTooLong: 400,
     errors.RequestCancelled: 499,
     errors.InputInvalid: 400,
+    errors.FormatInvalid: 400,
+    CallInvalid: 500,
     TemplateFailed: 500,
     storage.StorageUnavailable: 503,
     storage.NameUnknown: 404,

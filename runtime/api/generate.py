@@ -13,12 +13,12 @@ from runtime.api.answer import Chunk, Running, Whole
 from runtime.api.errors import Refused, not_supported
 from runtime.api.replies import one_object
 from runtime.api.serving import NOT_FOUND, Call
+from runtime.dialogue import Dialogue, Prompt
 from runtime.messages import Done
 from runtime.model import Model
-from runtime.parsing.thinking import ThinkingSplitter
+from runtime.parsing.calls import ToolCall
 from runtime.prompts import assemble
 from runtime.supervisor.lease import Lease
-from runtime.templates.choose import prompt_template
 
 JSON = dict[str, Any]
 
@@ -27,23 +27,27 @@ def generate() -> Response:
     """The answer to `prompt`, streamed unless `stream` is false; an empty prompt loads or unloads the model."""
     call = Call.for_answer()
     model = call.find_model(NOT_FOUND)
-    prompt = call.body.text("prompt")
-    if not prompt and call.keep_alive_s == 0:
+    prompt_text = call.body.text("prompt")
+    if not prompt_text and call.keep_alive_s == 0:
         return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
-    think = _check(call, model)
-    if not prompt:
+    dialogue = Dialogue(model, think=_check(call, model))
+    if not prompt_text:
         return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
-    call.refuse_format()
+    constraint = call.constraint(dialogue)
     lease, options = call.lease(model)
     load_ns = time.monotonic_ns() - call.started_ns
     try:
-        text = _prompt(call, model, lease, think)
+        prompt = _prompt(call, dialogue, lease)
         if call.body.flag("_debug_render_only", False):
-            return _rendered(call, lease, text)
+            return _rendered(call, lease, prompt)
+        if prompt.images:
+            raise not_supported("images")
         is_raw = call.body.flag("raw", False)
+        reading = dialogue.raw_reading(prompt) if is_raw else dialogue.reading(prompt)
+        request = call.generation(model, prompt, options, reading, constraint)
         context = tuple(call.body.integers("context") or ())
-        request = replace(call.generation(model, text, options), context=context, want_tokens=not is_raw)
-        running = Running(call, lease, request, load_ns, ThinkingSplitter(text) if think else None)
+        request = replace(request, context=context, want_tokens=not is_raw)
+        running = Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
         return running.respond(_lines(running), lambda answer: _whole(running, answer))
     except BaseException:
         lease.close()
@@ -59,37 +63,43 @@ def _check(call: Call, model: Model) -> bool | str | None:
         raise Refused(400, "raw mode does not support template, system, or context")
     think = call.think(model)
     call.require(model, ["insert"] if body.text("suffix") else [], "generate")
-    for field in ("suffix", "template", "images"):
-        if body.raw(field):
-            raise not_supported(field)
+    call.check_images(model, body.texts("images"))
     return think
 
 
-def _prompt(call: Call, model: Model, lease: Lease, think: bool | str | None) -> str:
-    """The text that the model continues: the prompt itself in raw mode, else the rendered conversation."""
-    prompt = call.body.text("prompt")
-    template = None if call.body.flag("raw", False) else prompt_template(model.chat_template, model.template)
-    if template is None:
-        return prompt
-    stored = model.messages if call.body.integers("context") is None else ()
-    system = call.body.text("system") or model.system
-    messages = assemble(system, stored, [{"role": "user", "content": prompt}])
-    return call.prompt(lease, messages, lambda kept: template.render(kept, [], think))
+def _prompt(call: Call, dialogue: Dialogue, lease: Lease) -> Prompt:
+    """What the model continues: the prompt itself in raw mode, else a rendered conversation or a gap to fill."""
+    body, model = call.body, dialogue.model
+    text, suffix, images = body.text("prompt"), body.text("suffix"), body.texts("images")
+    if body.flag("raw", False):
+        return call.measured(lease, Prompt(text, images=len(images)))
+    stored = model.messages if body.integers("context") is None else ()
+    user: JSON = {"role": "user", "content": text, "images": images}
+    messages = assemble(body.text("system") or model.system, stored, [user])
+    if body.text("template") or suffix:
+        return call.measured(lease, dialogue.direct(messages, text, suffix, template=body.text("template")))
+    if not dialogue.has_template:
+        return call.measured(lease, Prompt(text, images=len(images)))
+    return call.prompt(lease, dialogue, messages)
 
 
-def _rendered(call: Call, lease: Lease, prompt: str) -> Response:
+def _rendered(call: Call, lease: Lease, prompt: Prompt) -> Response:
     context = call.body.integers("context")
     before = lease.detokenize(context) if context else ""
     lease.close()
-    return one_object(call.reply(response="", done=False, _debug_info={"rendered_template": before + prompt}))
+    shown = replace(prompt, text=before + prompt.text)
+    return one_object(call.reply(response="", done=False, _debug_info=shown.debug_info()))
 
 
 def _lines(running: Running) -> Iterator[JSON]:
+    calls: list[ToolCall] = []
     for event in running.events():
         if isinstance(event, Done):
-            yield running.call.reply(response="", **_end(running, event))
-        else:
-            yield running.call.reply(response=event.split.content, **_extras(event), done=False)
+            yield running.call.reply(response="", **_calls(calls), **_end(running, event))
+            return
+        calls += event.parsed.calls
+        if event.parsed.content or event.parsed.thinking or event.logprobs:
+            yield running.call.reply(response=event.parsed.content, **_extras(event), done=False)
 
 
 def _whole(running: Running, answer: Whole) -> JSON:
@@ -98,11 +108,19 @@ def _whole(running: Running, answer: Whole) -> JSON:
         said["thinking"] = answer.thinking
     if answer.logprobs:
         said["logprobs"] = answer.logprobs
-    return running.call.reply(**said, **_end(running, answer.done))
+    return running.call.reply(**said, **_calls(answer.calls), **_end(running, answer.done))
+
+
+def _calls(calls: list[ToolCall] | tuple[ToolCall, ...]) -> JSON:
+    """Only a model whose format has a parser of its own can call here; the calls have no ids then."""
+    if not calls:
+        return {}
+    described = [{"index": each.index, "name": each.name, "arguments": each.arguments} for each in calls]
+    return {"tool_calls": [{"function": each} for each in described]}
 
 
 def _extras(chunk: Chunk) -> JSON:
-    extras: JSON = {"thinking": chunk.split.thinking} if chunk.split.thinking else {}
+    extras: JSON = {"thinking": chunk.parsed.thinking} if chunk.parsed.thinking else {}
     return extras | ({"logprobs": chunk.logprobs} if chunk.logprobs else {})
 
 

@@ -5,6 +5,7 @@ Source: the Ollama API, "Request parsing": any content type, keys in any case, n
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from flask import request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from runtime.api.errors import Refused
+from runtime.dialogue import ToolChoice
 from runtime.untrusted_json import parse_json
 
 JSON = dict[str, Any]
@@ -59,6 +61,25 @@ class Body:
         if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**31 for each in value):
             raise Refused(400, f'field "{key}" must be an array of token ids')
         return list(value)
+
+    def texts(self, key: str) -> list[str]:
+        value = self._typed(key, list, "array") or []
+        if not all(isinstance(each, str) for each in value):
+            raise Refused(400, f'field "{key}" must be an array of strings')
+        return list(value)
+
+    def tool_choice(self) -> ToolChoice:
+        """As the OpenAI API has it; the Ollama API knows none, and its clients send none."""
+        value = self._fields.get("tool_choice")
+        if value is None:
+            return ToolChoice()
+        if isinstance(value, str) and value in ("auto", "none", "required"):
+            return ToolChoice(value)
+        function = value.get("function") if isinstance(value, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            raise Refused(400, 'tool_choice must be "auto", "none", "required", or name a function')
+        return ToolChoice("required", name)
 
     def think(self) -> bool | str | None:
         """None: the client leaves it to the model."""
@@ -111,6 +132,14 @@ def read_body(limit: int) -> Body:
     return Body(value)
 
 
+def check_base64(text: str) -> None:
+    """Raises Refused for what is not base64; line breaks in it are allowed."""
+    try:
+        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+    except ValueError:
+        raise Refused(400, "illegal base64 data in an image") from None
+
+
 def _objects(key: str, values: list[Any]) -> list[JSON]:
     if not all(isinstance(value, dict) for value in values):
         raise Refused(400, f'field "{key}" must be an array of objects')
@@ -121,7 +150,7 @@ def _message(given: JSON) -> JSON:
     fields = Body(given)
     message: JSON = {key: fields.text(key) for key in _MESSAGE_TEXTS}
     message["tool_calls"] = [_tool_call(call) for call in fields.objects("tool_calls")]
-    message["images"] = fields.raw("images") or []
+    message["images"] = fields.texts("images")
     return message
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flask import current_app, request
@@ -13,14 +13,16 @@ from flask import current_app, request
 from auth.access import Right, current_gate
 from runtime.api.disconnect import watcher
 from runtime.api.durations import parse_keep_alive, utc_now
-from runtime.api.errors import Refused, not_supported
+from runtime.api.errors import Refused
 from runtime.api.names import parse_name
-from runtime.api.requests import Body, read_body
+from runtime.api.requests import Body, check_base64, read_body
+from runtime.dialogue import Dialogue, Prompt, Reading
 from runtime.messages import GenerateRequest
 from runtime.model import Model, load_model
 from runtime.options import SampleOptions, merge_options
-from runtime.prompts import fit
+from runtime.prompts import IMAGE_TOKENS, fit
 from runtime.settings import RuntimeSettings
+from runtime.structured.schema import Constraint
 from runtime.supervisor.client import Supervisor
 from runtime.supervisor.lease import Lease
 from runtime.weights import identity, model_spec
@@ -82,7 +84,7 @@ class Call:
         name = parse_name(self.model_name)
         current_gate().check(Right.INFER, (name.repository, "infer"))  # first: a refusal tells nothing of what is here
         try:
-            return load_model(store(), name)
+            return load_model(store(), name, go_templates=settings().go_templates)
         except BlobUnknown:
             raise Refused(404, TRY_PULLING.format(self.model_name)) from None
         except (NameUnknown, ManifestUnknown, NameInvalid):
@@ -129,34 +131,53 @@ class Call:
         if lacking:
             raise Refused(400, "\n".join(lacking))
 
-    def refuse_format(self) -> None:
-        """Raises Refused for any output format: an answer that ignored it would look like one that obeyed."""
-        wanted = self.body.raw("format")
-        if wanted is None or wanted == "":
-            return
-        if wanted != "json" and not isinstance(wanted, dict):
-            raise Refused(500, f'invalid format: {_quoted(wanted)}; expected "json" or a valid JSON Schema object')
-        raise not_supported("format")
-
     def reply(self, **fields: Any) -> JSON:
         """The keys that every object of an answer begins with, and `fields`."""
         return {"model": self.model_name, "created_at": utc_now(), **fields}
 
-    def prompt(self, lease: Lease, messages: list[JSON], render: Callable[[Sequence[JSON]], str]) -> str:
+    def prompt(self, lease: Lease, dialogue: Dialogue, messages: list[JSON]) -> Prompt:
         """The rendered prompt, of as many of the newest messages as fit the context unless `truncate` is false."""
+        messages = dialogue.conversation(messages)
         if not self.body.flag("truncate", True):
-            return render(messages)
-        return fit(messages, render, lease.count, lease.context_length).prompt
+            return dialogue.final(messages, dialogue.render(messages), is_cut=False)
+        image_tokens = IMAGE_TOKENS if dialogue.model.projectors else 0
+        fitted = fit(messages, dialogue.render, lease.count, lease.context_length, image_tokens=image_tokens)
+        return dialogue.final(fitted.messages, fitted.prompt, is_cut=bool(fitted.dropped) or fitted.is_over)
 
-    def generation(self, model: Model, prompt: str, options: SampleOptions) -> GenerateRequest:
+    def measured(self, lease: Lease, prompt: Prompt) -> Prompt:
+        """A prompt that has no messages to leave out, and whether the runner will have to cut it."""
+        limit = lease.context_length
+        is_long = self.body.flag("truncate", True) and len(prompt.text.encode()) >= limit
+        return replace(prompt, is_cut=is_long and lease.count(prompt.text) > limit)
+
+    def generation(
+        self, model: Model, prompt: Prompt, options: SampleOptions, reading: Reading, constraint: Constraint | None
+    ) -> GenerateRequest:
         """What the runner is asked, apart from what /api/generate alone knows."""
         return GenerateRequest(
-            prompt=prompt,
+            prompt=prompt.text,
             options=options,
             shift=self.body.flag("shift", default=model.family != "deepseek2"),
             truncate=self.body.flag("truncate", True),
             top_logprobs=self.body.top_logprobs(),
+            format=constraint.to_json() if constraint is not None else None,
+            thought=reading.thought if constraint is not None else None,
+            special=reading.special,
         )
+
+    def check_images(self, model: Model, images: Sequence[str]) -> None:
+        """Raises Refused for images that are none, or that the model cannot see."""
+        for image in images:
+            check_base64(image)
+        if images and "vision" not in model.capabilities:
+            raise Refused(400, f'"{self.model_name}" does not support images')
+
+    def constraint(self, dialogue: Dialogue) -> Constraint | None:
+        """What the answer is held to. Raises Refused, FormatInvalid."""
+        wanted = self.body.raw("format")
+        if wanted is not None and wanted not in ("", "json") and not isinstance(wanted, dict):
+            raise Refused(500, f'invalid format: {_quoted(wanted)}; expected "json" or a valid JSON Schema object')
+        return dialogue.constraint(wanted)
 
 
 def _quoted(value: object) -> str:

@@ -24,11 +24,12 @@ CHATML = (
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A Jinja chat template and the two tokens that templates ask for by name."""
+    """Jinja chat templates and the two tokens that templates ask for by name."""
 
     source: str
     bos_token: str = ""
     eos_token: str = ""
+    for_tools: str | None = None  # a second template, for conversations with tools
 
     def render(self, messages: Sequence[JSON], tools: Sequence[JSON], think: bool | str | None) -> str:
         """The prompt that the model continues. Raises TemplateFailed.
@@ -36,16 +37,23 @@ class ChatTemplate:
         messages: in the wire form of /api/chat. think: None leaves the choice to the template; a string is a level.
         """
         variables = self._variables(tools, think)
+        source = self.for_tools if tools and self.for_tools else self.source
         prefill = _prefill(messages)
         variables["add_generation_prompt"] = not prefill
-        text = self._first_success([_wire_form(message) for message in messages], variables)
+        text = _first_success(source, [_wire_form(message) for message in messages], variables)
         if not prefill:
             return text
         end = text.rfind(prefill)
         if end >= 0:
             return text[: end + len(prefill)]
         variables["add_generation_prompt"] = True  # the template rewrites what it prints: begin the turn ourselves
-        return self._first_success([_wire_form(message) for message in messages[:-1]], variables) + prefill
+        return _first_success(source, [_wire_form(message) for message in messages[:-1]], variables) + prefill
+
+    def render_whole(self, messages: Sequence[JSON], tools: Sequence[JSON], *, add_generation_prompt: bool) -> str:
+        """All of `messages`, the last one finished like the others. Raises TemplateFailed."""
+        variables = self._variables(tools, None) | {"add_generation_prompt": add_generation_prompt}
+        source = self.for_tools if tools and self.for_tools else self.source
+        return _first_success(source, [_wire_form(message) for message in messages], variables)
 
     def _variables(self, tools: Sequence[JSON], think: bool | str | None) -> JSON:
         variables: JSON = {"tools": list(tools) or None, "tool_choice": "auto" if tools else None}
@@ -56,24 +64,25 @@ class ChatTemplate:
             variables["reasoning_effort"] = think
         return variables
 
-    def _first_success(self, messages: list[JSON], variables: JSON) -> str:
-        """The text of the first form of `messages` that the template accepts; the first failure if it accepts none."""
-        failure: TemplateFailed | None = None
-        doubtful: str | None = None
-        for form in _forms(messages):
-            try:
-                text = render(self.source, variables | {"messages": form})
-            except TemplateFailed as error:
-                failure = failure or error
-                if error.detail.get("exhausted"):
-                    break  # another form would cost as much again
-                continue
-            if not _prints_python(form, text):
-                return text
-            doubtful = text
-        if doubtful is None:
-            raise failure or TemplateFailed("template error: nothing to render")
-        return doubtful
+
+def _first_success(source: str, messages: list[JSON], variables: JSON) -> str:
+    """The text of the first form of `messages` that the template accepts; the first failure if it accepts none."""
+    failure: TemplateFailed | None = None
+    doubtful: str | None = None
+    for form in _forms(messages):
+        try:
+            text = render(source, variables | {"messages": form})
+        except TemplateFailed as error:
+            failure = failure or error
+            if error.detail.get("exhausted"):
+                break  # another form would cost as much again
+            continue
+        if not _prints_python(form, text):
+            return text
+        doubtful = text
+    if doubtful is None:
+        raise failure or TemplateFailed("template error: nothing to render")
+    return doubtful
 
 
 def _forms(messages: list[JSON]) -> Iterator[list[JSON]]:

@@ -11,9 +11,14 @@ CHAT: JSON = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
 GENERATE: JSON = {"model": "tiny", "prompt": "x"}
 RAW_CONFLICT = "raw mode does not support template, system, or context"
 UNSAFE = "template error: the template reaches for something it may not use"
-GO_TEMPLATE = "template error: Go templates are not evaluated by this server yet"
 FORMAT_ENDS = 'expected "json" or a valid JSON Schema object'
 TOO_LONG = "the input length exceeds the context length"
+NO_FIELD = "template error: line 1: can't evaluate field X in type string"
+LOOPS = "template error: line 1: the template loops more than 1000000 times"
+UNIQUE = 'invalid format: the JSON Schema keyword "uniqueItems" is not supported'
+REMOTE = 'invalid format: "$ref" to "http://h/s": only "#" and "#/…" are followed'
+NOTHING = "invalid format: Unsatisfiable schema: minimum (2) is greater than maximum (1)"
+
 REFUSALS = [
     ("generate", {}, 404, "model '' not found"),
     ("generate", {"name": "tiny"}, 404, "model '' not found"),
@@ -29,14 +34,17 @@ REFUSALS = [
     ("generate", GENERATE | {"raw": True, "context": [1]}, 400, RAW_CONFLICT),
     ("generate", GENERATE | {"think": True}, 400, '"tiny" does not support thinking'),
     ("generate", GENERATE | {"suffix": "s"}, 400, "registry.ollama.ai/library/tiny:latest does not support insert"),
-    ("generate", GENERATE | {"template": "{{ .Prompt }}"}, 501, "template is not supported by this server yet"),
-    ("generate", GENERATE | {"images": ["AAAA"]}, 501, "images is not supported by this server yet"),
+    ("generate", GENERATE | {"template": "a\n{{ .Prompt"}, 500, "template error: line 2: unclosed action"),
+    ("generate", GENERATE | {"template": "{{ .Prompt.X }}"}, 500, NO_FIELD),
+    ("generate", GENERATE | {"template": "{{ range 9999999 }}{{ end }}"}, 500, LOOPS),
+    ("generate", GENERATE | {"images": ["AAAA"]}, 400, '"tiny" does not support images'),
+    ("generate", GENERATE | {"images": ["data:image/png;base64,AAAA"]}, 400, "illegal base64 data in an image"),
+    ("generate", GENERATE | {"images": [1]}, 400, 'field "images" must be an array of strings'),
     ("generate", GENERATE | {"keep_alive": "5"}, 400, 'time: missing unit in duration "5"'),
     ("generate", GENERATE | {"options": {"num_predict": "4"}}, 500, 'option "num_predict" must be of type integer'),
     ("generate", GENERATE | {"options": {"stop": "x"}}, 500, 'option "stop" must be of type array'),
     ("generate", {"model": "typo", "prompt": "x"}, 500, 'option "stop" must be of type array'),
     ("generate", {"model": "hostile", "prompt": "x"}, 500, UNSAFE),
-    ("generate", {"model": "gotemplate", "prompt": "x"}, 500, GO_TEMPLATE),
     ("generate", {"model": "image", "prompt": "x"}, 400, "the manifest names no GGUF weights"),
     ("chat", {}, 400, "model is required"),
     ("chat", {"model": " "}, 400, "model is required"),
@@ -44,8 +52,9 @@ REFUSALS = [
     ("chat", CHAT | {"model": "bert"}, 400, '"bert" does not support chat'),
     ("chat", CHAT | {"tools": [TOOL]}, 400, "registry.ollama.ai/library/tiny:latest does not support tools"),
     ("chat", CHAT | {"think": "low"}, 400, '"tiny" does not support thinking'),
-    ("chat", CHAT | {"format": "json"}, 501, "format is not supported by this server yet"),
-    ("chat", CHAT | {"format": {"type": "object"}}, 501, "format is not supported by this server yet"),
+    ("chat", CHAT | {"format": {"uniqueItems": True}}, 400, UNIQUE),
+    ("chat", CHAT | {"format": {"$ref": "http://h/s"}}, 400, REMOTE),
+    ("chat", CHAT | {"format": {"allOf": [{"const": 1}, {"const": 2}]}}, 400, NOTHING),
     ("chat", CHAT | {"format": "xml"}, 500, 'invalid format: "\\"xml\\""; ' + FORMAT_ENDS),
     ("chat", CHAT | {"format": []}, 500, 'invalid format: "[]"; ' + FORMAT_ENDS),
     ("embed", {"input": "x"}, 404, "model '' not found"),

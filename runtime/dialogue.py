@@ -1,0 +1,222 @@
+"""How one request and its model speak with each other: messages to prompt, and the answer's text to what it says.
+
+Source: the Ollama API, "Prompt assembly", "Which template is used".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from runtime.model import Model
+from runtime.parsing.calls import AnswerParser
+from runtime.parsing.choice import Format, GoFacts, answer_format, parser_for, preserved_tokens, thought_of, tool_tags
+from runtime.parsing.forced import ForcedCall, call_schema
+from runtime.parsing.harmony import renamed_tools
+from runtime.parsing.probe import Probe, probe
+from runtime.prompts import count_images, mark_images, without_old_reasoning
+from runtime.structured.schema import Constraint, constraint
+from runtime.templates.chat import ChatTemplate
+from runtime.templates.choose import HARMONY
+from runtime.templates.errors import TemplateFailed
+from runtime.templates.go.template import GoTemplate, Values, load
+
+JSON = dict[str, Any]
+_FREE = Format("passthrough")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model continues. is_cut: it is not all that the client sent, or will not be."""
+
+    text: str
+    messages: Sequence[JSON] = ()
+    images: int = 0
+    is_cut: bool = False
+
+    @property
+    def continued(self) -> JSON | None:
+        """The last message, where it is the beginning of the answer."""
+        last = self.messages[-1] if self.messages else {}
+        return last if last.get("role") == "assistant" and not last.get("tool_calls") else None
+
+    def debug_info(self) -> JSON:
+        counted = {"image_count": self.images} if self.images else {}
+        return {"rendered_template": self.text} | counted
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """kind: "auto", "none" or "required"; `name` then says which tool."""
+
+    kind: str = "auto"
+    name: str = ""
+
+    def of(self, tools: Sequence[JSON]) -> list[JSON]:
+        """The tools that the model is shown."""
+        return [] if self.kind == "none" else list(tools)
+
+    def forced(self, tools: Sequence[JSON]) -> list[JSON]:
+        """Those of which one has to be called."""
+        if self.kind != "required":
+            return []
+        return [tool for tool in tools if not self.name or _name(tool) == self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How an answer is read. special: the special tokens that must come as text. thought: see GenerateRequest."""
+
+    parser: AnswerParser
+    special: tuple[str, ...] = ()
+    thought: tuple[str, str, bool] | None = None
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """tools: those the model is shown; None in a dialect that has none. think: None leaves it to the model.
+
+    forced: tools of which one has to be called.
+    """
+
+    model: Model
+    tools: Sequence[JSON] | None = None
+    think: bool | str | None = None
+    forced: Sequence[JSON] = ()
+
+    @property
+    def has_template(self) -> bool:
+        """Whether a single prompt is rendered at all; without any template the model takes it as it is."""
+        templates = self.model.templates
+        return templates.uses_go or templates.jinja is not None or bool(templates.lacking)
+
+    def conversation(self, messages: list[JSON]) -> list[JSON]:
+        """`messages` without what this model must not see again."""
+        name = str(self.model.name.repository).rpartition("/")[2]
+        repeats = self.model.family == "qwen3" or name == "deepseek-r1"
+        return without_old_reasoning(messages) if repeats else messages
+
+    def render(self, messages: Sequence[JSON]) -> str:
+        """The prompt of `messages`. Raises TemplateFailed."""
+        templates = self.model.templates
+        if templates.go is None:
+            return templates.chat_template.render(messages, self.tools or [], self.think)
+        return templates.go.render(self._values(messages))
+
+    def final(self, messages: Sequence[JSON], text: str, *, is_cut: bool) -> Prompt:
+        """The prompt of messages that have been chosen; rendered once more where images must be told apart."""
+        images = count_images(messages)
+        if images and self.model.templates.uses_go:
+            text = self.render(mark_images(messages))
+        return Prompt(text, messages, images, is_cut)
+
+    def direct(self, messages: Sequence[JSON], prompt: str, suffix: str, *, template: str = "") -> Prompt:
+        """A prompt by another Go template, or with a gap before `suffix`. Raises TemplateFailed."""
+        go = load(template) if template else self._filling
+        values = Values(prompt=prompt, suffix=suffix, think=self.think) if suffix else self._values(messages)
+        return Prompt(go.render(values), messages, count_images(messages))
+
+    def constraint(self, wanted: object) -> Constraint | None:
+        """What the answer is held to: a call where one is forced, else the `format` of the request.
+
+        Raises FormatInvalid.
+        """
+        if self.forced:
+            return call_schema(self.forced)
+        if not self.tools:
+            return constraint(wanted)
+        tags = tool_tags(self.format)
+        bare = [tag for tag in tags if tag in ("{", "[")]
+        found = constraint(wanted, [tag for tag in tags if tag not in bare])
+        return _or_call(found, [_name(tool) for tool in self.tools]) if found is not None and bare else found
+
+    def reading(self, prompt: Prompt) -> Reading:
+        """How the answer to `prompt` is read."""
+        form = self.format if self.tools or self.think else self._configured
+        return self._reading(form, () if self.forced else self.tools or (), prompt.text, prompt.continued)
+
+    def raw_reading(self, prompt: Prompt) -> Reading:
+        """For a prompt that no template made: no format of the model's own, only the tags around its reasoning."""
+        form = replace(self.format, dialect="json", is_configured=False) if self.think else _FREE
+        return self._reading(form, (), prompt.text, None)
+
+    def _reading(self, form: Format, tools: Sequence[JSON], prompt: str, last: JSON | None) -> Reading:
+        parser = parser_for(form, tools=tools, think=self.think, prompt=prompt, last=last)
+        thought = thought_of(form, think=self.think, prompt=prompt, last=last)
+        return Reading(ForcedCall(parser) if self.forced else parser, preserved_tokens(form), thought)
+
+    @cached_property
+    def format(self) -> Format:
+        """How the model answers. Raises TemplateFailed."""
+        templates = self.model.templates
+        go = templates.go
+        if go is not None:
+            return answer_format(templates.parser, self.model.family, _facts(go, templates.go_text or ""), None)
+        if self._configured.is_configured:
+            return self._configured
+        return answer_format("", self.model.family, None, _probed(templates.chat_template))
+
+    @property
+    def _configured(self) -> Format:
+        """By the config alone: enough for an answer without tools and reasoning."""
+        templates = self.model.templates
+        form = answer_format(templates.parser, self.model.family, None, None)
+        return form if form.is_configured else _FREE
+
+    @property
+    def _filling(self) -> GoTemplate:
+        templates = self.model.templates
+        if templates.go_text is None:
+            raise TemplateFailed("template error: the model has no template with a gap to fill")
+        return load(templates.go_text)
+
+    def _values(self, messages: Sequence[JSON]) -> Values:
+        tools = self.tools
+        if tools and self.format.dialect == HARMONY:
+            tools = renamed_tools(tools)
+        return Values(messages=messages, tools=tools, think=self.think)
+
+
+def _facts(go: GoTemplate, text: str) -> GoFacts:
+    return GoFacts(go.tool_tag, go.thinking_tags, text)
+
+
+@lru_cache(maxsize=64)
+def _probed(template: ChatTemplate) -> Probe:
+    """What a chat template shows of its format; rendered a few times, once for each template."""
+    exhausted: list[TemplateFailed] = []
+
+    def render(messages: list[JSON], tools: list[JSON], add_generation_prompt: bool) -> str:
+        if exhausted:
+            raise exhausted[0]  # the next one would cost as much again
+        try:
+            return template.render_whole(messages, tools, add_generation_prompt=add_generation_prompt)
+        except TemplateFailed as error:
+            if error.detail.get("exhausted"):
+                exhausted.append(error)
+            raise
+
+    return probe(render, template.for_tools or template.source)
+
+
+def _name(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function")
+    return str(function.get("name") or "") if isinstance(function, dict) else ""
+
+
+def _or_call(wanted: Constraint, names: list[str]) -> Constraint:
+    """Where calls begin as JSON does, an answer may be one of these as well."""
+    schema = dict(wanted.schema)
+    definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"enum": names}, key: {"type": "object"}},
+            "required": ["name", key],
+            "additionalProperties": False,
+        }
+        for key in ("arguments", "parameters")
+    ]
+    return Constraint({"anyOf": [schema, *calls], **definitions}, wanted.unless)
