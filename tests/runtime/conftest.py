@@ -29,6 +29,20 @@ THINKING = (
     "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}"
 )
 TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+GO_TEMPLATES = {
+    "go-chat": (
+        "{{ if .System }}[S]{{ .System }}{{ end }}{{ if .Tools }}[T]{{ .Tools }}{{ end }}"
+        "{{ range .Messages }}[{{ .Role }}]{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}"
+        "{{ range .ToolCalls }}{{ .Function.Name }}{{ .Function.Arguments }}{{ end }}{{ end }}[assistant]"
+        "{{ if .IsThinkSet }}{{ .ThinkLevel }}{{ end }}"
+    ),
+    "go-legacy": (
+        "{{ if .System }}S:{{ .System }} {{ end }}{{ if .Prompt }}U:{{ .Prompt }} {{ end }}A:{{ .Response }} E "
+    ),
+    "go-gap": "{{ if .Suffix }}<pre>{{ .Prompt }}<suf>{{ .Suffix }}<mid>{{ else }}{{ .Prompt }}{{ end }}",
+    "go-broken": "line one\n{{ if .Prompt }}",
+    "go-endless": "{{ range 2000000 }}{{ end }}{{ .Prompt }}",
+}
 
 
 @pytest.fixture
@@ -77,6 +91,12 @@ def ollama_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     push_model(store, "bert", write_tiny_gguf(path / "bert.gguf", arch="bert", chat_template=None))
     push_model(store, "plain", write_tiny_gguf(path / "plain.gguf", chat_template=None))
     push_model(store, "gotemplate", write_tiny_gguf(path / "go.gguf", chat_template=None), template="<{{ .Prompt }}>")
+    for name, template in GO_TEMPLATES.items():
+        push_model(store, name, tiny, template=template)
+    push_model(store, "both", write_tiny_gguf(path / "both.gguf", chat_template=TOOLS), template="<{{ .Prompt }}>")
+    push_model(store, "seeing", tiny, template=GO_TEMPLATES["go-chat"], projector="a projector")
+    push_model(store, "deepseek-r1", tiny, template=GO_TEMPLATES["go-chat"])
+    push_model(store, "stranger", write_tiny_gguf(path / "none.gguf", chat_template=None), config={"renderer": "x"})
     push_model(store, "hostile", write_tiny_gguf(path / "hostile.gguf", chat_template="{{ ''.__class__.__mro__ }}"))
     push_model(store, "typo", tiny, params='{"stop":"x"}')
     push_layers(store, "image", [("application/vnd.oci.image.layer.v1.tar", b"no model")])
