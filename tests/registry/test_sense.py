@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,16 @@ from tests.client import Client
 from tests.server import running_server
 
 MODEL = "demo/smollm2:135m"
+CALLING = "demo/smollm2:calling"
+CALLING_TEMPLATE = b"""{{ if .Tools }}<|im_start|>system
+Tools: {{ .Tools }}<|im_end|>
+{{ end }}{{ range .Messages }}<|im_start|>{{ if eq .Role "tool" }}user
+<tool_response>{{ .Content }}</tool_response>{{ else }}{{ .Role }}
+{{ .Content }}{{ if .ToolCalls }}<tool_call>
+{{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+{{ end }}</tool_call>{{ end }}{{ end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
 GREEDY = {"temperature": 0, "num_predict": 64}
 TOPICS = ("ships", "cranes", "harbours", "storms", "ropes", "charts", "anchors", "lighthouses")
 
@@ -20,7 +31,10 @@ TOPICS = ("ships", "cranes", "harbours", "storms", "ropes", "charts", "anchors",
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_server(tmp_path_factory.mktemp("sense") / "data") as server:
-        Client(server.host, server.admin_token).push_model("demo/smollm2", "135m", smollm2.fetch())
+        owner = Client(server.host, server.admin_token)
+        owner.push_model("demo/smollm2", "135m", smollm2.fetch())
+        layer = {"application/vnd.ollama.image.template": CALLING_TEMPLATE}
+        owner.push_model("demo/smollm2", "calling", smollm2.fetch(), layer)
         yield server.host
 
 
@@ -70,6 +84,55 @@ def test_eight_streams_at_once_each_say_what_they_say_alone(client: ollama.Clien
     assert len(client.ps().models) == 1
 
 
+def weather(city: str) -> str:
+    """Get the weather.
+
+    Args:
+      city: the name of the city
+    """
+    return f"sunny in {city}"
+
+
+def asked(city: str, *, is_answered: bool = True) -> list[dict[str, object]]:
+    """A question about a city, and how it was answered with a call."""
+    call = {"function": {"name": "weather", "arguments": {"city": city}}}
+    turns: list[dict[str, object]] = [{"role": "user", "content": f"What is the weather in {city}?"}]
+    answered = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": f"sunny in {city}"},
+                {"role": "assistant", "content": f"It is sunny in {city}."}]  # fmt: skip
+    return turns + answered if is_answered else turns
+
+
+def test_a_model_that_has_seen_calls_makes_one(client: ollama.Client) -> None:
+    shown = [turn for city in ("Rome", "Oslo", "Lima", "Cairo") for turn in asked(city)]
+    talk = [*shown, *asked("Paris", is_answered=False)]
+
+    whole = client.chat(CALLING, talk, tools=[weather], options=GREEDY)
+    parts = list(client.chat(CALLING, talk, tools=[weather], options=GREEDY, stream=True))
+
+    assert [call.function.name for call in whole.message.tool_calls or ()] == ["weather"]
+    assert whole.message.tool_calls[0].function.arguments == {"city": "Paris"}  # type: ignore[index]
+    assert "tool_call" not in (whole.message.content or "")
+    told = [call for part in parts for call in part.message.tool_calls or ()]
+    assert [call.function.arguments for call in told] == [{"city": "Paris"}]
+
+
+def test_an_answer_obeys_the_clients_schema(client: ollama.Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"capital": {"type": "string", "maxLength": 20}, "continent": {"enum": ["Europe", "Asia"]}},
+        "required": ["capital", "continent"],
+        "additionalProperties": False,
+    }
+
+    answer = client.chat(
+        MODEL, [{"role": "user", "content": "What is the capital of France, and its continent?"}], format=schema,
+        options=GREEDY,
+    )  # fmt: skip
+
+    assert answer.done_reason == "stop"
+    assert json.loads(answer.message.content or "")["continent"] in ("Europe", "Asia")
+
+
 def test_generate_goes_on_from_its_context(client: ollama.Client) -> None:
     first = client.generate(MODEL, "My name is Ada.", options={"temperature": 0, "num_predict": 24})
     assert first.context
@@ -94,10 +157,9 @@ def test_embeddings_know_what_is_near(client: ollama.Client) -> None:
 
 
 def test_the_official_client_lists_and_shows(client: ollama.Client) -> None:
-    listed = client.list().models[0]
+    listed = next(each for each in client.list().models if each.model == MODEL)
     shown = client.show(MODEL)
 
-    assert listed.model == MODEL
     assert listed.size and listed.size > smollm2.SIZE
     assert shown.modelinfo and shown.modelinfo["general.architecture"] == "llama"
     assert "completion" in (shown.capabilities or [])
