@@ -20,7 +20,7 @@ from runtime.prompts import count_images, mark_images, without_old_reasoning
 from runtime.structured.schema import Constraint, constraint
 from runtime.templates.chat import ChatTemplate
 from runtime.templates.choose import HARMONY
-from runtime.templates.errors import TemplateFailed
+from runtime.templates.errors import RendererBusy, TemplateFailed
 from runtime.templates.go.template import GoTemplate, Values, load
 
 JSON = dict[str, Any]
@@ -101,9 +101,10 @@ class Dialogue:
     def render(self, messages: Sequence[JSON]) -> str:
         """The prompt of `messages`. Raises TemplateFailed."""
         templates = self.model.templates
+        tools, think = self._shown
         if templates.go is None:
-            return templates.chat_template.render(messages, self.tools or [], self.think)
-        return templates.go.render(self._values(messages))
+            return _characters(templates.chat_template.render(messages, tools or [], think))
+        return _characters(templates.go.render(Values(messages=messages, tools=tools, think=think)))
 
     def final(self, messages: Sequence[JSON], text: str, *, is_cut: bool) -> Prompt:
         """The prompt of messages that have been chosen; rendered once more where images must be told apart."""
@@ -115,8 +116,12 @@ class Dialogue:
     def direct(self, messages: Sequence[JSON], prompt: str, suffix: str, *, template: str = "") -> Prompt:
         """A prompt by another Go template, or with a gap before `suffix`. Raises TemplateFailed."""
         go = load(template) if template else self._filling
-        values = Values(prompt=prompt, suffix=suffix, think=self.think) if suffix else self._values(messages)
-        return Prompt(go.render(values), messages, count_images(messages))
+        tools, think = self._shown
+        if suffix:
+            values = Values(prompt=prompt, suffix=suffix, think=think)
+        else:
+            values = Values(messages=messages, tools=tools, think=think)
+        return Prompt(_characters(go.render(values)), messages, count_images(messages))
 
     def constraint(self, wanted: object) -> Constraint | None:
         """What the answer is held to: a call where one is forced, else the `format` of the request.
@@ -127,15 +132,15 @@ class Dialogue:
             return call_schema(self.forced)
         if not self.tools:
             return constraint(wanted)
-        tags = tool_tags(self.format)
+        names = [_name(tool) for tool in self.tools]
+        tags = tool_tags(self.format, names)
         bare = [tag for tag in tags if tag in ("{", "[")]
         found = constraint(wanted, [tag for tag in tags if tag not in bare])
-        return _or_call(found, [_name(tool) for tool in self.tools]) if found is not None and bare else found
+        return _or_call(found, names) if found is not None and bare else found
 
     def reading(self, prompt: Prompt) -> Reading:
         """How the answer to `prompt` is read."""
-        form = self.format if self.tools or self.think else self._configured
-        return self._reading(form, () if self.forced else self.tools or (), prompt.text, prompt.continued)
+        return self._reading(self.format, () if self.forced else self.tools or (), prompt.text, prompt.continued)
 
     def raw_reading(self, prompt: Prompt) -> Reading:
         """For a prompt that no template made: no format of the model's own, only the tags around its reasoning."""
@@ -172,11 +177,17 @@ class Dialogue:
             raise TemplateFailed("template error: the model has no template with a gap to fill")
         return load(templates.go_text)
 
-    def _values(self, messages: Sequence[JSON]) -> Values:
-        tools = self.tools
-        if tools and self.format.dialect == HARMONY:
-            tools = renamed_tools(tools)
-        return Values(messages=messages, tools=tools, think=self.think)
+    @cached_property
+    def _shown(self) -> tuple[Sequence[JSON] | None, bool | str | None]:
+        """Tools and level of reasoning, in the words that the model was trained on."""
+        if (self.tools or self.think == "max") and self.format.dialect == HARMONY:
+            return renamed_tools(self.tools or []), "high" if self.think == "max" else self.think
+        return self.tools, self.think
+
+
+def _characters(text: str) -> str:
+    """`text` without halves of characters, which a template may print and nothing after it may carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _facts(go: GoTemplate, text: str) -> GoFacts:
@@ -186,19 +197,19 @@ def _facts(go: GoTemplate, text: str) -> GoFacts:
 @lru_cache(maxsize=64)
 def _probed(template: ChatTemplate) -> Probe:
     """What a chat template shows of its format; rendered a few times, once for each template."""
-    exhausted: list[TemplateFailed] = []
+    busy: list[RendererBusy] = []
 
     def render(messages: list[JSON], tools: list[JSON], add_generation_prompt: bool) -> str:
-        if exhausted:
-            raise exhausted[0]  # the next one would cost as much again
         try:
             return template.render_whole(messages, tools, add_generation_prompt=add_generation_prompt)
-        except TemplateFailed as error:
-            if error.detail.get("exhausted"):
-                exhausted.append(error)
+        except RendererBusy as error:
+            busy.append(error)
             raise
 
-    return probe(render, template.for_tools or template.source)
+    found = probe(render, template.for_tools or template.source)
+    if busy:
+        raise busy[0]  # what was found in the meantime is not to be remembered
+    return found
 
 
 def _name(tool: Mapping[str, Any]) -> str:

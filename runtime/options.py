@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from runtime.errors import OptionInvalid
+from runtime.errors import InputInvalid, OptionInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ _INTEGERS = {"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_k
              "repeat_last_n"}  # fmt: skip
 _BOOLEANS = {"use_mmap"}
 _INT32 = 2**31 - 1
+_MOST_STOPS, _LONGEST_STOP = 256, 1024  # each is looked for in every piece of text
 
 
 def merge_options(*layers: Mapping[str, object] | None) -> tuple[LoadOptions, SampleOptions]:
@@ -78,6 +79,8 @@ def _typed(key: str, value: object) -> object:
             raise OptionInvalid(f'option "{key}" must be of type array', option=key)
         if not all(isinstance(word, str) for word in value):
             raise OptionInvalid(f'option "{key}" must be of an array of strings', option=key)
+        if len(value) > _MOST_STOPS or any(len(word) > _LONGEST_STOP for word in value):
+            raise InputInvalid(f'option "{key}" takes up to {_MOST_STOPS} texts of {_LONGEST_STOP} characters')
         return tuple(word for word in value if word)
     kind = "integer" if key in _INTEGERS else "float32"
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):

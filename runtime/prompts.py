@@ -5,16 +5,20 @@ Source: the Ollama API, "Prompt assembly" and "Truncation".
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.errors import RuntimeFailure
 from runtime.parsing.thinking import ThinkingSplitter
+from runtime.templates.errors import TemplateFailed
 
 Message = dict[str, Any]
 
 
+_MOST_RENDERS, _MOST_REFUSALS = 60, 16
+_SEARCH_S = 10.0
+_LONG_TOKEN = 16  # characters: hardly any text has so few tokens
 IMAGE_TOKENS = 768  # what an image counts for while messages are chosen, whatever the projector makes of it
 
 
@@ -54,34 +58,89 @@ def fit(
     """The newest messages whose prompt has at most `limit` tokens; system messages and the last one always stay.
 
     The last message alone may still be too long: cutting tokens is the runner's part. Drops as few messages as
-    possible, for templates whose prompts grow with the messages. image_tokens: what each image counts for.
+    possible, for templates whose prompts grow with the messages; a conversation may begin only where the template
+    lets it. image_tokens: what each image counts for. Raises TemplateFailed.
     """
+    trials = _Trials(messages, render, count, limit, image_tokens)
     last = len(messages) - 1
-
-    def attempt(start: int) -> Fitted | None:
-        kept, prompt = _rendered(messages, render, start)
-        images = image_tokens * count_images(kept)
-        # a token is at least one byte, save a begin token: short prompts need no round trip to be counted
-        is_over = len(prompt.encode()) + images >= limit and count(prompt) + images > limit
-        if start < last and is_over:
-            return None
-        return Fitted(prompt, kept, len(messages) - len(kept), is_over)
-
-    whole = attempt(0)
-    if whole is not None or last <= 0:
-        return whole or Fitted(render(messages), list(messages), 0)
-    too_long, step = 0, 1
-    while (fitted := attempt(min(too_long + step, last))) is None:
-        too_long, step = too_long + step, 2 * step
-    fits = min(too_long + step, last)
-    while fits - too_long > 1:
-        middle = (too_long + fits) // 2
-        candidate = attempt(middle)
-        if candidate is None:
-            too_long = middle
+    too_long = -1
+    if last <= 0 or trials.may_be_whole:
+        whole = trials.render(0)
+        if not whole.is_over or last <= 0:
+            return whole
+        too_long = 0
+    start, best = trials.first_accepted(range(last, too_long, -1))
+    step, gallops = 1, True
+    while not best.is_over and start - too_long > 1 and trials.may_go_on:
+        wanted = max(start - step, too_long + 1) if gallops else (start + too_long) // 2
+        found = trials.accepted(range(wanted, start))
+        if found is None:
+            too_long, step = (too_long, 2 * step) if gallops and wanted > too_long + 1 else (wanted, step)
+        elif found[1].is_over:
+            too_long, gallops = found[0], False
         else:
-            fits, fitted = middle, candidate
-    return fitted
+            (start, best), step = found, 2 * step
+    return best
+
+
+class _Trials:
+    """Renders of the end of a conversation, in bounded number and time: a prompt may cost seconds."""
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        render: Callable[[Sequence[Message]], str],
+        count: Callable[[str], int],
+        limit: int,
+        image_tokens: int,
+    ) -> None:
+        self._messages, self._render, self._count = messages, render, count
+        self._limit, self._image_tokens = limit, image_tokens
+        self._left = _MOST_RENDERS
+        self._until = time.monotonic() + _SEARCH_S
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether the texts alone leave the prompt a chance to fit."""
+        characters = sum(len(message.get("content") or "") for message in self._messages)
+        return characters <= _LONG_TOKEN * self._limit
+
+    @property
+    def may_go_on(self) -> bool:
+        return self._left > 0 and time.monotonic() < self._until
+
+    def render(self, start: int) -> Fitted:
+        """The prompt from message `start` on. Raises TemplateFailed."""
+        self._left -= 1
+        kept = _from(self._messages, start)
+        prompt = self._render(kept)
+        images = self._image_tokens * count_images(kept)
+        # a token is at least one byte, save a begin token: short prompts need no round trip to be counted
+        is_over = len(prompt.encode()) + images >= self._limit and self._count(prompt) + images > self._limit
+        return Fitted(prompt, kept, len(self._messages) - len(kept), is_over)
+
+    def accepted(self, starts: Sequence[int]) -> tuple[int, Fitted] | None:
+        """The first of `starts` where the template lets a conversation begin; only the first few are tried."""
+        try:
+            return self.first_accepted(starts)
+        except TemplateFailed as error:
+            if error.detail.get("exhausted"):
+                raise
+            return None
+
+    def first_accepted(self, starts: Sequence[int]) -> tuple[int, Fitted]:
+        """`accepted`, or the template's first refusal."""
+        refusal: TemplateFailed | None = None
+        for start in starts[:_MOST_REFUSALS]:
+            try:
+                return start, self.render(start)
+            except TemplateFailed as error:
+                if error.detail.get("exhausted"):
+                    raise
+                refusal = refusal or error
+            if not self.may_go_on:
+                break
+        raise refusal or TemplateFailed("template error: no message can begin the conversation")
 
 
 def count_images(messages: Sequence[Message]) -> int:
@@ -118,21 +177,6 @@ def without_old_reasoning(messages: Sequence[Message]) -> list[Message]:
 def _answer_of(text: str) -> str:
     splitter = ThinkingSplitter("")
     return splitter.feed(text).content + splitter.finish().content
-
-
-def _rendered(
-    messages: Sequence[Message], render: Callable[[Sequence[Message]], str], start: int
-) -> tuple[list[Message], str]:
-    """The messages from `start` on, or from the next place where the template lets a conversation begin."""
-    last = len(messages) - 1
-    while True:
-        kept = _from(messages, start)
-        try:
-            return kept, render(kept)
-        except RuntimeFailure as error:
-            if start in {0, last} or error.detail.get("exhausted"):
-                raise
-            start += 1
 
 
 def _from(messages: Sequence[Message], start: int) -> list[Message]:

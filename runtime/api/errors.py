@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from runtime import errors
 from runtime.parsing.errors import CallInvalid
-from runtime.templates.errors import TemplateFailed
+from runtime.templates.errors import RendererBusy, TemplateFailed
 from storage import errors as storage
 
 
@@ -37,6 +37,7 @@ STATUSES: Mapping[type[Exception], int] = {
     errors.FormatInvalid: 400,
     CallInvalid: 500,
     TemplateFailed: 500,
+    RendererBusy: 503,
     storage.StorageUnavailable: 503,
     storage.NameUnknown: 404,
     storage.ManifestUnknown: 404,

@@ -16,7 +16,6 @@ from runtime.api.serving import NOT_FOUND, Call
 from runtime.dialogue import Dialogue, Prompt
 from runtime.messages import Done
 from runtime.model import Model
-from runtime.parsing.calls import ToolCall
 from runtime.prompts import assemble
 from runtime.supervisor.lease import Lease
 
@@ -92,12 +91,10 @@ def _rendered(call: Call, lease: Lease, prompt: Prompt) -> Response:
 
 
 def _lines(running: Running) -> Iterator[JSON]:
-    calls: list[ToolCall] = []
     for event in running.events():
         if isinstance(event, Done):
-            yield running.call.reply(response="", **_calls(calls), **_end(running, event))
+            yield running.call.reply(response="", **_end(running, event))
             return
-        calls += event.parsed.calls
         if event.parsed.content or event.parsed.thinking or event.logprobs:
             yield running.call.reply(response=event.parsed.content, **_extras(event), done=False)
 
@@ -108,15 +105,7 @@ def _whole(running: Running, answer: Whole) -> JSON:
         said["thinking"] = answer.thinking
     if answer.logprobs:
         said["logprobs"] = answer.logprobs
-    return running.call.reply(**said, **_calls(answer.calls), **_end(running, answer.done))
-
-
-def _calls(calls: list[ToolCall] | tuple[ToolCall, ...]) -> JSON:
-    """Only a model whose format has a parser of its own can call here; the calls have no ids then."""
-    if not calls:
-        return {}
-    described = [{"index": each.index, "name": each.name, "arguments": each.arguments} for each in calls]
-    return {"tool_calls": [{"function": each} for each in described]}
+    return running.call.reply(**said, **_end(running, answer.done))
 
 
 def _extras(chunk: Chunk) -> JSON:

@@ -124,7 +124,8 @@ def thought_of(
 
     None where no reasoning is to come. A NUL in the closing tag stands for some text, as headers have it.
     """
-    if form.dialect == "passthrough" or _continues_content(last):
+    is_final = form.dialect == "harmony" and prompt.rstrip().endswith(f"{harmony.CHANNEL}final{harmony.MESSAGE}")
+    if form.dialect == "passthrough" or is_final or _continues_content(last):
         return None
     if form.dialect == "harmony":
         return f"{harmony.CHANNEL}analysis{harmony.MESSAGE}", f"{harmony.CHANNEL}final\0{harmony.MESSAGE}", True
@@ -141,7 +142,7 @@ def thought_of(
     return *dialect.thinking, is_inside
 
 
-def tool_tags(form: Format) -> tuple[str, ...]:
+def tool_tags(form: Format, names: Sequence[str] = ()) -> tuple[str, ...]:
     """The texts with which an answer begins that calls a tool."""
     if form.dialect == "passthrough":
         return ()
@@ -152,7 +153,8 @@ def tool_tags(form: Format) -> tuple[str, ...]:
     dialect = _dialect(form)
     if dialect is None:
         return (form.tool_tag,)
-    return (*dialect.begins_calls, *(section.open for section in dialect.sections))
+    sections = (*dialect.sections, *(dialect.named(names) if dialect.named else ()))
+    return (*dialect.begins_calls, *(section.open for section in sections))
 
 
 def preserved_tokens(form: Format) -> tuple[str, ...]:
@@ -180,7 +182,7 @@ def _dialect(form: Format) -> Dialect | None:
 def _generic(form: Format, declared: Declared, thinks: bool, prompt: str, last: JSON | None) -> AnswerParser:
     thinking = None
     if thinks and form.thinking_tags is not None and not _continues_content(last):
-        thinking = ThinkingSplitter(prompt, *form.thinking_tags, is_inside=_continues_thinking(last))
+        thinking = ThinkingSplitter(prompt, *form.thinking_tags, is_inside=_continues_thinking(last, prompt))
     return GenericParser(thinking, ToolSplitter(form.tool_tag, declared.names) if declared.names else None)
 
 
@@ -188,7 +190,7 @@ def _begins_thinking(dialect: Dialect, think: bool | str | None, prompt: str, la
     """Whether the answer begins inside a thought. What the prompt shows outweighs what was asked for."""
     if dialect.thinking is None or _continues_content(last):
         return False
-    if _continues_thinking(last):
+    if _continues_thinking(last, prompt):
         return True
     opening, closing = dialect.thinking
     end = prompt.rstrip()
@@ -202,5 +204,7 @@ def _continues_content(last: JSON | None) -> bool:
     return bool(last and last.get("content"))
 
 
-def _continues_thinking(last: JSON | None) -> bool:
-    return bool(last and last.get("thinking") and not last.get("content"))
+def _continues_thinking(last: JSON | None, prompt: str) -> bool:
+    """Whether the prompt ends in reasoning that the client began; most templates close it."""
+    begun = str(last.get("thinking") or "").rstrip() if last and not last.get("content") else ""
+    return bool(begun) and prompt.rstrip().endswith(begun)

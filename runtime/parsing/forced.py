@@ -15,12 +15,15 @@ JSON = dict[str, Any]
 
 def call_schema(tools: Sequence[Mapping[str, Any]]) -> Constraint:
     """What a call of one of `tools` is. Parameters that cannot be held to may be any object. Raises FormatInvalid."""
-    found = constraint({"anyOf": [_call(tool) for tool in tools]})
+    try:
+        found = constraint({"anyOf": [_call(tool) for tool in tools]})
+    except FormatInvalid:  # too much for one schema: then the names at least
+        found = constraint({"anyOf": [_call(tool, is_plain=True) for tool in tools]})
     assert found is not None
     return found
 
 
-def _call(tool: Mapping[str, Any]) -> JSON:
+def _call(tool: Mapping[str, Any], *, is_plain: bool = False) -> JSON:
     function = tool.get("function")
     described = function if isinstance(function, dict) else {}
     name = described.get("name")
@@ -28,7 +31,10 @@ def _call(tool: Mapping[str, Any]) -> JSON:
         raise FormatInvalid("a tool that must be called has no name")
     return {
         "type": "object",
-        "properties": {"name": {"const": name}, "arguments": _parameters(described.get("parameters"))},
+        "properties": {
+            "name": {"const": name},
+            "arguments": _parameters(None if is_plain else described.get("parameters")),
+        },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
@@ -63,9 +69,10 @@ class ForcedCall:
         """The call; what an answer that was cut short had of one comes as content."""
         split = self._thinking.finish() if self._thinking is not None else Parsed()
         text = "".join(self._text) + split.content
+        before, brace, rest = text.partition("{")  # some models say a word before they call
         try:
-            called = json.loads(text)
+            called = json.loads(brace + rest)
             call = new_call(str(called["name"]), dict(called["arguments"]), 0)
         except (ValueError, TypeError, KeyError, RecursionError):
             return Parsed(split.thinking, text)
-        return Parsed(split.thinking, calls=(call,))
+        return Parsed(split.thinking, before.strip(), calls=(call,))

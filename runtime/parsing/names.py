@@ -64,14 +64,19 @@ class NameFinder:
                 return match.group()
         return None
 
+    def is_begun(self, text: str) -> bool:
+        """Whether `text` ends with the beginning of a name."""
+        return any(self._begins(text[at:]) for at in range(max(0, len(text) - self._longest + 1), len(text)))
+
     def _may_grow(self, start: int) -> bool:
         """Whether a longer name that begins at `start` or before it may still be on its way."""
-        for begin in range(max(0, len(self._window) - self._longest + 1), start + 1):
-            end = self._window[begin:]
-            following = bisect_right(self._sorted, end)
-            if following < len(self._sorted) and self._sorted[following].startswith(end):
-                return True
-        return False
+        window = self._window
+        return any(self._begins(window[at:]) for at in range(max(0, len(window) - self._longest + 1), start + 1))
+
+    def _begins(self, text: str) -> bool:
+        """Whether a name begins with `text` and is longer."""
+        following = bisect_right(self._sorted, text)
+        return following < len(self._sorted) and self._sorted[following].startswith(text)
 
     def _forget(self, count: int) -> None:
         if count > 0:

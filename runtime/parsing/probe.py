@@ -72,7 +72,9 @@ def probe(render: Render, source: str) -> Probe:
     if said and (called is None or NAME not in _added(called, said)):
         called = shown.with_answer(_calling(f'{{"{KEY}": "{VALUE}"}}'))
     thought = shown.with_answer({"content": ANSWER, "thinking": THOUGHT, "reasoning_content": THOUGHT})
-    dialect, tag = (_classified(_added(called, said)) if called else None) or literal_format(source)
+    literal = literal_format(source)
+    found = _classified(_added(called, said)) if called and literal[0] != "harmony" else None  # its headers share texts
+    dialect, tag = found or literal
     return Probe(dialect, tag, _thinking_tags(thought, said) or _literal_thinking(source))
 
 

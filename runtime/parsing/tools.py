@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.parsing.backlog import Backlog, Wrapping
 from runtime.parsing.braces import BraceScanner
-from runtime.parsing.calls import MAX_CALL_CHARS, Gathering, Parsed, new_call
+from runtime.parsing.calls import MAX_CALL_CHARS, MAX_NAME_CHARS, Gathering, Parsed, new_call
 from runtime.parsing.json_text import arguments_of, lenient_json, own_arguments, own_name
 from runtime.parsing.markers import MAX_MARKER_CHARS, Markers
 from runtime.parsing.names import NameAt, NameFinder
@@ -94,12 +94,22 @@ class ToolSplitter:
                 self._give_up(out)
                 break
             name = self._names.found(is_end=is_end)
-            if self._object_end < 0 or name is None:
+            if self._object_end < 0 or name is None or (not is_end and self._awaits_name(name)):
                 break
             self._settle(name, out)
             unread, at = self._backlog.whole(self._scanner.position)
         if len(self._backlog) > self._max_chars + _SLACK_CHARS:
             self._give_up(out)
+
+    def _awaits_name(self, name: NameAt) -> bool:
+        """Whether the text ends with the beginning of a name: as in the reference, no call is told before it goes on.
+
+        Not for longer than there is slack, so that the limit of a call does not depend on what follows it.
+        """
+        end = self._backlog.end
+        if end - max(self._object_end, name.end) > _SLACK_CHARS // 2:
+            return False
+        return self._names.is_begun(self._backlog.text(max(self._backlog.start, end - MAX_NAME_CHARS), end))
 
     def _is_no_call(self) -> bool:
         """With `{` and `[`: the first value is complete and calls nothing."""
@@ -107,6 +117,9 @@ class ToolSplitter:
             return False
         if self._object_end < 0:
             return self._tag == "[" and self._scanner.is_list_closed
+        name = self._names.found()
+        if name is not None:
+            return name.start >= self._object_end
         return not self._names.has_any(self._backlog.text(self._backlog.start, self._object_end))
 
     def _settle(self, name: NameAt, out: Gathering) -> None:
@@ -136,6 +149,8 @@ class ToolSplitter:
         if not is_inside and name.name == call[0]:
             first, last = sorted([(start, end), (name.start, name.end)])
             around = [(self._backlog.start, first[0]), (first[1], last[0])]
+            if name.end <= start and _is_separator(self._wrapping.peeled(self._backlog.text(name.end, start))):
+                around.pop()  # `name: {…}`
         before = "".join(self._spilled)
         for begin, stop in around:
             out.content(self._wrapping.peeled(before + self._backlog.text(begin, stop)))

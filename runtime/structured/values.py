@@ -78,7 +78,9 @@ def _multiple(key: str, value: Any) -> Any:
 
 
 def _number(key: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refusal(f'"{key}" must be a number')
+    if isinstance(value, float) and not math.isfinite(value):
         raise refusal(f'"{key}" must be a number')
     if abs(value) > _EXACT or 0 < abs(value) < _SMALLEST:
         raise refusal(f'"{key}": {json.dumps(value)[:40]} is beyond what can be held to exactly')

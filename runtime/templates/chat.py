@@ -22,6 +22,9 @@ CHATML = (
 )
 
 
+_PLACE = "\ue000prefill\ue001"  # stands for a text that the template's own might contain
+
+
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
     """Jinja chat templates and the two tokens that templates ask for by name."""
@@ -40,12 +43,14 @@ class ChatTemplate:
         source = self.for_tools if tools and self.for_tools else self.source
         prefill = _prefill(messages)
         variables["add_generation_prompt"] = not prefill
-        text = _first_success(source, [_wire_form(message) for message in messages], variables)
+        forms = [_wire_form(message) for message in messages]
         if not prefill:
-            return text
-        end = text.rfind(prefill)
+            return _first_success(source, forms, variables)
+        forms[-1]["content"] = _PLACE
+        text = _first_success(source, forms, variables)
+        end = text.rfind(_PLACE)
         if end >= 0:
-            return text[: end + len(prefill)]
+            return text[:end] + prefill
         variables["add_generation_prompt"] = True  # the template rewrites what it prints: begin the turn ourselves
         return _first_success(source, [_wire_form(message) for message in messages[:-1]], variables) + prefill
 

@@ -12,5 +12,9 @@ class TemplateFailed(RuntimeFailure):
     """
 
 
+class RendererBusy(RuntimeFailure):
+    """Every renderer is at work for somebody else; that says nothing of the template."""
+
+
 class TemplateInvalid(TemplateFailed):
     """The text is no template: it does not parse, whatever it would be given. `detail` may name the `line`."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from queue import Empty, LifoQueue
 
-from runtime.templates.errors import TemplateFailed
+from runtime.templates.errors import RendererBusy, TemplateFailed
 
 RENDER_S = 5.0  # a prompt of a million tokens takes half a second
 MAX_REPLY_BYTES = 128 * 1024**2  # 16 Mi characters, each at most \uXXXX in JSON, with room
@@ -110,7 +110,10 @@ for _ in range(_PROCESSES):
 
 
 def render(template: str, variables: dict[str, object], *, timeout_s: float = RENDER_S) -> str:
-    """`template` evaluated with `variables` (JSON values). Raises TemplateFailed, within about `timeout_s`."""
+    """`template` evaluated with `variables` (JSON values). Raises TemplateFailed, RendererBusy.
+
+    Either comes within about `timeout_s`.
+    """
     try:
         request = json.dumps({"template": template, "variables": variables}).encode() + b"\n"
     except RecursionError:
@@ -119,7 +122,7 @@ def render(template: str, variables: dict[str, object], *, timeout_s: float = RE
     try:
         process = _idle.get(timeout=timeout_s)
     except Empty:
-        raise TemplateFailed("template error: too many templates are being rendered") from None
+        raise RendererBusy("too many templates are being rendered: try again") from None
     try:
         reply = process.ask(request, deadline)
     finally:

@@ -29,6 +29,7 @@ THINKING = (
     "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}"
 )
 TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+TURNS = "{% for m in messages %}<e>{{ m.content | trim }}<e>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 GO_TEMPLATES = {
     "go-chat": (
         "{{ if .System }}[S]{{ .System }}{{ end }}{{ if .Tools }}[T]{{ .Tools }}{{ end }}"
@@ -96,6 +97,8 @@ def ollama_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     push_model(store, "both", write_tiny_gguf(path / "both.gguf", chat_template=TOOLS), template="<{{ .Prompt }}>")
     push_model(store, "seeing", tiny, template=GO_TEMPLATES["go-chat"], projector="a projector")
     push_model(store, "deepseek-r1", tiny, template=GO_TEMPLATES["go-chat"])
+    push_model(store, "surrogate", write_tiny_gguf(path / "half.gguf", chat_template='a{{ "\\ud800" }}b'))
+    push_model(store, "begun", write_tiny_gguf(path / "begun.gguf", chat_template=TURNS))
     push_model(store, "stranger", write_tiny_gguf(path / "none.gguf", chat_template=None), config={"renderer": "x"})
     push_model(store, "hostile", write_tiny_gguf(path / "hostile.gguf", chat_template="{{ ''.__class__.__mro__ }}"))
     push_model(store, "typo", tiny, params='{"stop":"x"}')

@@ -36,6 +36,9 @@ OLD = {"role": "assistant", "content": "<think>x</think>\n\na"}
          "[user]q[assistant]a[user]r[assistant]medium"),
         ("plain", {"messages": user("q")}, "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"),
         ("both", {"messages": user("q")}, "q"),
+        ("surrogate", {"messages": user("q")}, "a?b"),
+        ("begun", {"messages": [*user("q"), {"role": "assistant", "content": "e"}]}, "<e>q<e><e>e"),
+        ("begun", {"messages": [*user("q"), {"role": "assistant", "content": "<e> "}]}, "<e>q<e><e><e> "),
     ],
 )  # fmt: skip
 def test_a_conversation_is_rendered_by_the_models_own_template(
@@ -234,6 +237,21 @@ def test_a_tool_that_must_be_called_is_called(ollama: FlaskClient, choice: objec
     assert told["done"] is False
     assert told["message"]["tool_calls"][0]["function"] == call["function"]
     assert streamed[-1]["done_reason"] == "stop"
+
+
+def test_more_tools_than_one_schema_holds_can_still_be_forced(ollama: FlaskClient) -> None:
+    dated = {"type": "object", "properties": {f"d{n}": {"type": "string", "format": "date"} for n in range(6)}}
+    tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": dated}} for n in range(20)]
+
+    answer = whole(
+        ollama, "/api/chat", model="tooled", messages=user(), tools=tools,
+        tool_choice={"function": {"name": "f7"}}, options=WARM,
+    )  # fmt: skip
+    every = post(ollama, "/api/chat", model="tooled", messages=user(), tools=tools, tool_choice="required",
+                 stream=False, options=GREEDY)  # fmt: skip
+
+    assert all(call["function"]["name"] == "f7" for call in answer["message"].get("tool_calls", ()))
+    assert every.status_code == 200
 
 
 @pytest.mark.parametrize("choice", ["sometimes", {"type": "function"}, {"function": {"name": "nobody"}}, 1])

@@ -15,6 +15,8 @@ FORMAT_ENDS = 'expected "json" or a valid JSON Schema object'
 TOO_LONG = "the input length exceeds the context length"
 NO_FIELD = "template error: line 1: can't evaluate field X in type string"
 LOOPS = "template error: line 1: the template loops more than 1000000 times"
+EXACTLY = "is beyond what can be held to exactly"
+STOPS = 'option "stop" takes up to 256 texts of 1024 characters'
 UNIQUE = 'invalid format: the JSON Schema keyword "uniqueItems" is not supported'
 REMOTE = 'invalid format: "$ref" to "http://h/s": only "#" and "#/…" are followed'
 NOTHING = "invalid format: Unsatisfiable schema: minimum (2) is greater than maximum (1)"
@@ -53,6 +55,9 @@ REFUSALS = [
     ("chat", CHAT | {"tools": [TOOL]}, 400, "registry.ollama.ai/library/tiny:latest does not support tools"),
     ("chat", CHAT | {"think": "low"}, 400, '"tiny" does not support thinking'),
     ("chat", CHAT | {"format": {"uniqueItems": True}}, 400, UNIQUE),
+    ("chat", CHAT | {"format": {"enum": [10**400]}}, 400, f'invalid format: "enum": {"1" + 39 * "0"} {EXACTLY}'),
+    ("chat", CHAT | {"options": {"stop": ["x"] * 257}}, 400, STOPS),
+    ("chat", CHAT | {"options": {"stop": ["x" * 1025]}}, 400, STOPS),
     ("chat", CHAT | {"format": {"$ref": "http://h/s"}}, 400, REMOTE),
     ("chat", CHAT | {"format": {"allOf": [{"const": 1}, {"const": 2}]}}, 400, NOTHING),
     ("chat", CHAT | {"format": "xml"}, 500, 'invalid format: "\\"xml\\""; ' + FORMAT_ENDS),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtime.parsing.thinking import ThinkingSplitter
 from runtime.prompts import assemble, fit
-from runtime.templates.errors import TemplateFailed
+from runtime.templates.errors import RendererBusy, TemplateFailed
 
 JSON = dict[str, Any]
 
@@ -113,6 +113,55 @@ def test_a_template_that_refuses_the_whole_conversation_fails_the_request() -> N
 
     with pytest.raises(TemplateFailed):
         fit([message("user", "a"), message("user", "b")], refuse, len, 10)
+
+
+def test_a_beginning_is_found_before_an_end_that_the_template_refuses() -> None:
+    """No conversation may begin with what a tool said; the call before it, and its question, fit."""
+
+    def strict(messages: Sequence[JSON]) -> str:
+        if messages[0]["role"] != "user":
+            raise TemplateFailed("must begin with user")
+        return render(messages)
+
+    long = [message(role, "x" * 100) for role in ["user", "assistant"] * 5]
+    end = [message("user", "q"), message("assistant", "call"), message("tool", "r")]
+
+    assert fit(long + end, strict, len, 50).messages == end
+
+
+def test_a_search_costs_no_more_than_its_renders() -> None:
+    """Every beginning but one refuses, and the template is asked a bounded number of times."""
+    asked: list[int] = []
+
+    def picky(messages: Sequence[JSON]) -> str:
+        asked.append(len(messages))
+        if len(messages) != 2900:
+            raise TemplateFailed("no")
+        return render(messages)
+
+    with pytest.raises(TemplateFailed):
+        fit([message("user", "x" * 100) for _ in range(3000)], picky, len, 10)
+    assert len(asked) < 100
+
+
+def test_a_long_conversation_is_rendered_from_its_end() -> None:
+    rendered: list[int] = []
+
+    def note(messages: Sequence[JSON]) -> str:
+        rendered.append(len(messages))
+        return render(messages)
+
+    fit([message("user", "x" * 10) for _ in range(10_000)], note, len, 500)
+
+    assert sum(rendered) < 1000
+
+
+def test_a_busy_renderer_does_not_cost_a_message() -> None:
+    def busy(_: Sequence[JSON]) -> str:
+        raise RendererBusy("try again")
+
+    with pytest.raises(RendererBusy):
+        fit([message("user", "a" * 50), message("user", "b")], busy, len, 10)
 
 
 SPLITS = [

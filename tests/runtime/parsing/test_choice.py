@@ -22,6 +22,7 @@ from tests.runtime.parsing.reading import TOOLS, Read, configured, read
 THINK = ("<think>", "</think>")
 HARMONY_TEMPLATE = "<|start|>{{ .Role }}<|message|>{{ .Content }}<|end|>"
 CALL = '<tool_call>{"name": "clock", "arguments": {}}</tool_call>'
+SO = {"role": "assistant", "thinking": "so"}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,8 @@ def test_built_in_parsers_are_known(name: str) -> None:
         ("qwen3-thinking", {"think": False}, False),
         ("qwen3-thinking", {"prompt": "<think>\n\n</think>\n\n"}, False),
         ("qwen3-thinking", {"last": {"role": "assistant", "content": "Hel"}}, False),
-        ("qwen3-thinking", {"last": {"role": "assistant", "thinking": "so"}, "think": False}, True),
+        ("qwen3-thinking", {"last": SO, "think": False, "prompt": "<think>\nso"}, True),
+        ("qwen3-thinking", {"last": SO, "think": False, "prompt": "<think>\nso</think>"}, False),  # closed
         ("qwen3.5", {}, True),
         ("nemotron-3-nano", {}, True),
         ("nemotron-3.5-nano", {"think": False}, False),
@@ -90,7 +92,8 @@ def test_an_answer_begins_where_the_prompt_ends(parser: str, facts: dict[str, An
         ({"think": False, "tools": TOOLS}, Read(content="<think>a</think>b", calls=[("clock", {})])),
         ({"think": None}, Read(content=f"<think>a</think>b{CALL}")),
         ({"think": True, "last": {"role": "assistant", "content": "x"}}, Read(content=f"<think>a</think>b{CALL}")),
-        ({"think": True, "last": {"role": "assistant", "thinking": "x"}}, Read("<think>a", f"b{CALL}")),
+        ({"think": True, "last": SO, "prompt": "<think>so"}, Read("<think>a", f"b{CALL}")),
+        ({"think": True, "last": SO, "prompt": "<think>so</think><e>\n"}, Read("a", f"b{CALL}")),
     ],
 )
 def test_a_template_without_parser_is_read_by_its_tags(facts: dict[str, Any], expected: Read) -> None:

@@ -26,6 +26,8 @@ CASES: list[tuple[str, str, Read]] = [
     (TAG, '<tool_call>{"clock": {"a": 1}}', Read(calls=[("clock", {"a": 1})])),
     (TAG, '<tool_call>{"calls": [{"name": "clock", "arguments": {"a": 1}}]}', Read(calls=[("clock", {"a": 1})])),
     (TAG, '<tool_call>clock {"a": 1}', Read(calls=[("clock", {"a": 1})])),
+    (TAG, '<tool_call>clock: {"a": 1}</tool_call>', Read(calls=[("clock", {"a": 1})])),
+    (TAG, '<tool_call>clock with {"a": 1}', Read(content="with", calls=[("clock", {"a": 1})])),
     (TAG, '<tool_call>{"a": 1} clock', Read(calls=[("clock", {"a": 1})])),
     (TAG, '<tool_call>{"tool_name": "clock", "parameters": {}}', Read(calls=[("clock", {})])),
     (TAG, '<tool_call>{"function": "clock", "arguments": {}}', Read(calls=[("clock", {})])),
@@ -97,6 +99,25 @@ def test_a_name_waits_for_a_longer_one() -> None:
     assert splitter.feed('<tool_call>{"a": 1} get') == Parsed()
     (call,) = splitter.feed("_weather ").calls
     assert call.name == "get_weather"
+
+
+def test_a_call_waits_while_the_text_ends_with_the_beginning_of_a_name() -> None:
+    splitter = ToolSplitter(TAG, NAMES)
+
+    assert splitter.feed('<tool_call>{"name": "get", "arguments": {}}</tool_c') == Parsed()
+    (call,) = splitter.feed("all>").calls
+    assert call.name == "get"
+
+
+def test_a_call_does_not_wait_for_ever() -> None:
+    splitter = ToolSplitter(TAG, NAMES)
+
+    assert splitter.feed('<tool_call>{"name": "get", "arguments": {}}') != Parsed()
+    splitter = ToolSplitter(TAG, NAMES)
+    assert len(splitter.feed('<tool_call>{"name": "get", "arguments": {}}' + "c" * 1000).calls) == 1
+    splitter = ToolSplitter(TAG, NAMES)
+    assert splitter.feed('<tool_call>{"name": "get", "arguments": {}}c') == Parsed()
+    assert len(splitter.finish().calls) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100])
