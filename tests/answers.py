@@ -28,10 +28,13 @@ class Recorder:
         return "".join(event["text"] for event in self.events if event["event"] == "piece")
 
     @property
+    def last(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    @property
     def reason(self) -> str:
         """Why the answer ended, or the error."""
-        last = self.events[-1]
-        return str(last["reason"] if last["event"] == "done" else last["message"])
+        return str(self.last["reason"] if self.last["event"] == "done" else self.last["message"])
 
     @property
     def logprobs(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from runtime.options import SampleOptions
 from runtime.runner.engine import Engine
 from runtime.runner.library import Log, Model
 from runtime.runner.settings import RunnerSettings
+from tests.answers import Recorder
 from tests.tiny_gguf import write_tiny_gguf
 
 CONTEXT = 256
@@ -30,25 +31,6 @@ PROMPTS = [
     "in the world" * 3,
     "0",
 ]
-
-
-class Recorder:
-    """A sink that keeps all it is sent."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.is_congested = False
-
-    def send(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-
-    @property
-    def text(self) -> str:
-        return "".join(event["text"] for event in self.events if event["event"] == "piece")
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.events[-1]
 
 
 @pytest.fixture(scope="module")
