@@ -76,8 +76,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """tools: those the model is shown; None in a dialect that has none. think: None leaves it to the model.
+    """tools: those the model is shown; templates print none of them as null, and an empty list as one.
 
+    think: None leaves it to the model.
     forced: tools of which one has to be called.
     """
 
@@ -181,7 +182,8 @@ class Dialogue:
     def _shown(self) -> tuple[Sequence[JSON] | None, bool | str | None]:
         """Tools and level of reasoning, in the words that the model was trained on."""
         if (self.tools or self.think == "max") and self.format.dialect == HARMONY:
-            return renamed_tools(self.tools or []), "high" if self.think == "max" else self.think
+            tools = renamed_tools(self.tools) if self.tools else self.tools
+            return tools, "high" if self.think == "max" else self.think
         return self.tools, self.think
 
 

@@ -62,7 +62,7 @@ def _dialogue(call: Call, model: Model, messages: list[JSON]) -> Dialogue:
     forced = choice.forced(tools)
     if choice.kind == "required" and not forced:
         raise Refused(400, "tool_choice names no tool of the request")
-    return Dialogue(model, choice.of(tools), think, forced)
+    return Dialogue(model, choice.of(tools) or None, think, forced)
 
 
 def _reply(call: Call, parsed: Parsed = Parsed(), **fields: Any) -> JSON:  # noqa: B008  # frozen

@@ -29,7 +29,7 @@ def generate() -> Response:
     prompt_text = call.body.text("prompt")
     if not prompt_text and call.keep_alive_s == 0:
         return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
-    dialogue = Dialogue(model, think=_check(call, model))
+    dialogue = Dialogue(model, tools=[], think=_check(call, model))
     if not prompt_text:
         return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
     constraint = call.constraint(dialogue)

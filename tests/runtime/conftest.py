@@ -41,6 +41,7 @@ GO_TEMPLATES = {
         "{{ if .System }}S:{{ .System }} {{ end }}{{ if .Prompt }}U:{{ .Prompt }} {{ end }}A:{{ .Response }} E "
     ),
     "go-gap": "{{ if .Suffix }}<pre>{{ .Prompt }}<suf>{{ .Suffix }}<mid>{{ else }}{{ .Prompt }}{{ end }}",
+    "go-tools": "{{ range .Messages }}{{ .Content }}{{ end }}{{ .Tools }}",
     "go-broken": "line one\n{{ if .Prompt }}",
     "go-endless": "{{ range 2000000 }}{{ end }}{{ .Prompt }}",
 }
