@@ -55,11 +55,10 @@ def test_every_answer_of_random_weights_that_ends_is_valid(engine: Engine) -> No
     assert sum(ended) > len(ended) / 2
 
 
-@pytest.mark.skipif(not smollm2.CACHED.exists(), reason="python -m demo.smollm2 fetches the model")
 def test_every_answer_of_a_real_model_that_ends_is_valid(load: Callable[..., Engine]) -> None:
     """A few; benchmarks/grammar.py asks for as many as are wanted."""
     schemas = some(8)
-    engine = load(smollm2.CACHED, num_thread=0)
+    engine = load(smollm2.fetch(), num_thread=0)
     prompt = "<|im_start|>user\nDescribe a ship in JSON.<|im_end|>\n<|im_start|>assistant\n"
 
     answers = run(engine, *[ask(prompt, schema, tokens=64, seed=seed) for seed, schema in enumerate(schemas)])
