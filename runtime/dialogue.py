@@ -12,7 +12,16 @@ from typing import Any
 
 from runtime.model import Model
 from runtime.parsing.calls import AnswerParser
-from runtime.parsing.choice import Format, GoFacts, answer_format, parser_for, preserved_tokens, thought_of, tool_tags
+from runtime.parsing.choice import (
+    Format,
+    GoFacts,
+    answer_format,
+    is_built_in,
+    parser_for,
+    preserved_tokens,
+    thought_of,
+    tool_tags,
+)
 from runtime.parsing.forced import ForcedCall, call_schema
 from runtime.parsing.harmony import renamed_tools
 from runtime.parsing.probe import Probe, probe
@@ -159,17 +168,11 @@ class Dialogue:
         templates = self.model.templates
         go = templates.go
         if go is not None:
-            return answer_format(templates.parser, self.model.family, _facts(go, templates.go_text or ""), None)
-        if self._configured.is_configured:
-            return self._configured
+            facts = GoFacts(go.tool_tag, go.thinking_tags, templates.go_text or "")
+            return answer_format(templates.parser, self.model.family, facts, None)
+        if is_built_in(templates.parser):
+            return answer_format(templates.parser, self.model.family, None, None)
         return answer_format("", self.model.family, None, _probed(templates.chat_template))
-
-    @property
-    def _configured(self) -> Format:
-        """By the config alone: enough for an answer without tools and reasoning."""
-        templates = self.model.templates
-        form = answer_format(templates.parser, self.model.family, None, None)
-        return form if form.is_configured else _FREE
 
     @property
     def _filling(self) -> GoTemplate:
@@ -190,10 +193,6 @@ class Dialogue:
 def _characters(text: str) -> str:
     """`text` without halves of characters, which a template may print and nothing after it may carry."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _facts(go: GoTemplate, text: str) -> GoFacts:
-    return GoFacts(go.tool_tag, go.thinking_tags, text)
 
 
 @lru_cache(maxsize=64)

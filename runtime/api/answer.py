@@ -12,7 +12,7 @@ from flask import Response
 from runtime.api.replies import ndjson, one_object
 from runtime.api.serving import Call
 from runtime.errors import RunnerGone
-from runtime.messages import Done, GenerateRequest, Piece
+from runtime.messages import Done, GenerateRequest
 from runtime.parsing.calls import AnswerParser, Parsed, ToolCall
 from runtime.supervisor.lease import Lease
 
@@ -38,18 +38,18 @@ class Running:
     lease: Lease
     request: GenerateRequest
     load_ns: int
-    parser: AnswerParser | None
+    parser: AnswerParser
     is_cut: bool = False
 
     def events(self) -> Iterator[Chunk | Done]:
         """Chunks that say something, then Done. Raises RunnerGone when the runner falls silent before that."""
         for event in self.lease.generate(self.request, is_cancelled=self.call.is_cancelled):
             if isinstance(event, Done):
-                if self.parser is not None and (rest := self.parser.finish()) != Parsed():
+                if (rest := self.parser.finish()) != Parsed():
                     yield Chunk(rest)
                 yield event
                 return
-            chunk = self._chunk(event)
+            chunk = Chunk(self.parser.feed(event.text), event.logprobs)
             if chunk.parsed != Parsed() or chunk.logprobs:
                 yield chunk
         raise RunnerGone("the model runner ended the answer without a word")
@@ -80,10 +80,6 @@ class Running:
         }
         lost = {"truncated": True} if self.is_cut or done.truncated else {}
         return {key: figure for key, figure in figures.items() if figure} | lost
-
-    def _chunk(self, piece: Piece) -> Chunk:
-        parsed = self.parser.feed(piece.text) if self.parser is not None else Parsed(content=piece.text)
-        return Chunk(parsed, piece.logprobs)
 
 
 @dataclass(frozen=True, slots=True)

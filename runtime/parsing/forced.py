@@ -54,20 +54,20 @@ def _parameters(given: object) -> JSON:
 
 
 class ForcedCall:
-    """Reasoning passes through `thinking`; the rest is collected, and is a call when it is whole."""
+    """What `parser` takes for reasoning passes; the rest is collected, and is a call when it is whole."""
 
-    def __init__(self, thinking: AnswerParser | None) -> None:
-        self._thinking = thinking
+    def __init__(self, parser: AnswerParser) -> None:
+        self._parser = parser
         self._text: list[str] = []
 
     def feed(self, text: str) -> Parsed:
-        split = self._thinking.feed(text) if self._thinking is not None else Parsed(content=text)
+        split = self._parser.feed(text)
         self._text.append(split.content)
         return Parsed(thinking=split.thinking)
 
     def finish(self) -> Parsed:
         """The call; what an answer that was cut short had of one comes as content."""
-        split = self._thinking.finish() if self._thinking is not None else Parsed()
+        split = self._parser.finish()
         text = "".join(self._text) + split.content
         before, brace, rest = text.partition("{")  # some models say a word before they call
         try:

@@ -12,8 +12,12 @@ from runtime.parsing.splitter import Call
 from runtime.parsing.typed_values import typed_value
 
 # a closing tag that the model forgot is taken to stand before the next tag, where that begins a line
-_PARAMETER_ENDS = Markers(("</parameter>", "\n<parameter=", "\n</function>"))
-_ATEM_ENDS = Markers(("</atem:parameter>", "<atem:parameter name=", "</atem:invoke>"))
+_PARAMETER = ("<parameter=", Markers(("</parameter>", "\n<parameter=", "\n</function>")), "</parameter>")
+_ATEM_PARAMETER = (
+    "<atem:parameter name=",
+    Markers(("</atem:parameter>", "<atem:parameter name=", "</atem:invoke>")),
+    "</atem:parameter>",
+)
 _KEY_ENDS = Markers(("</arg_key>", "<arg_value>"))
 _VALUE_ENDS = Markers(("</arg_value>", "<arg_key>"))
 
@@ -63,18 +67,26 @@ def _named(name: str) -> str:
     return name
 
 
+def _parameters(source: _Text, style: tuple[str, Markers, str], tools: Declared, name: str) -> dict[str, Any]:
+    """The arguments of a call of `name`. style: what opens a parameter, what may end its value, what closes it."""
+    opening, ends, closing = style
+    arguments: dict[str, Any] = {}
+    while source.skips(opening):
+        key = _named(source.until(">"))
+        value = source.before(ends)
+        source.skips(closing)
+        arguments[key] = typed_value(value, tools.schema(name, key))
+    return arguments
+
+
 def read_functions(text: str, tools: Declared) -> list[Call]:
     """`<function=NAME><parameter=KEY>value</parameter>…</function>`, once or several times."""
     if text.lstrip().startswith("{"):
         return read_json(text, tools)
     source, calls = _Text(text), list[Call]()
     while source.skips("<function="):
-        name, arguments = _named(source.until(">")), dict[str, Any]()
-        while source.skips("<parameter="):
-            key = _named(source.until(">"))
-            value = source.before(_PARAMETER_ENDS)
-            source.skips("</parameter>")
-            arguments[key] = typed_value(value, tools.schema(name, key))
+        name = _named(source.until(">"))
+        arguments = _parameters(source, _PARAMETER, tools, name)
         if not source.skips("</function>") and not source.is_over():
             raise ValueError("text between parameters")
         calls.append((name, arguments))
@@ -105,12 +117,8 @@ def read_invocations(text: str, tools: Declared) -> list[Call]:
     source, calls = _Text(text), list[Call]()
     source.skips("<atem:function_calls>")
     while source.skips("<atem:invoke name="):
-        name, arguments = _named(source.until(">")), dict[str, Any]()
-        while source.skips("<atem:parameter name="):
-            key = _named(source.until(">"))
-            value = source.before(_ATEM_ENDS)
-            source.skips("</atem:parameter>")
-            arguments[key] = typed_value(value, tools.schema(name, key))
+        name = _named(source.until(">"))
+        arguments = _parameters(source, _ATEM_PARAMETER, tools, name)
         if not source.skips("</atem:invoke>"):
             raise ValueError("text between parameters")
         calls.append((name, arguments))

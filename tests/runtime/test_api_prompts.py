@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from flask.testing import FlaskClient
@@ -245,15 +246,13 @@ def test_more_tools_than_one_schema_holds_can_still_be_forced(ollama: FlaskClien
     dated = {"type": "object", "properties": {f"d{n}": {"type": "string", "format": "date"} for n in range(6)}}
     tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": dated}} for n in range(20)]
 
-    answer = whole(
-        ollama, "/api/chat", model="tooled", messages=user(), tools=tools,
-        tool_choice={"function": {"name": "f7"}}, options=WARM,
-    )  # fmt: skip
-    every = post(ollama, "/api/chat", model="tooled", messages=user(), tools=tools, tool_choice="required",
-                 stream=False, options=GREEDY)  # fmt: skip
+    for choice, names in (({"function": {"name": "f7"}}, "f7"), ("required", r"f\d+")):
+        asked = {"model": "tooled", "messages": user(), "tools": tools, "tool_choice": choice}
+        said = whole(ollama, "/api/chat", **asked, options=WARM)["message"]
+        called = [call["function"]["name"] for call in said.get("tool_calls", ())]
 
-    assert all(call["function"]["name"] == "f7" for call in answer["message"].get("tool_calls", ()))
-    assert every.status_code == 200
+        # an answer that was cut short comes as the text that it is
+        assert re.match(rf'{names}$|\s*\{{\s*"name"\s*:\s*"{names}"', called[0] if called else said["content"])
 
 
 @pytest.mark.parametrize("choice", ["sometimes", {"type": "function"}, {"function": {"name": "nobody"}}, 1])
