@@ -56,24 +56,24 @@ class Server:
 @contextmanager
 def ours(folder: Path) -> Iterator[Server]:
     """`tonnage serve`, by the interpreter that runs this."""
-    address = _free_address()
+    address = free_address()
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("TONNAGE_", "OLLAMA_"))}
     environ |= {"TONNAGE_ACCESS": "open", "TONNAGE_DATA": str(folder), "TONNAGE_LOG_LEVEL": "error"}
     environ["TONNAGE_LISTEN"] = f"{address[0]}:{address[1]}"
     command = [sys.executable, "-m", "registry", "serve"]
-    with _running(command, folder, environ, address) as pid:
+    with running(command, folder, environ, address) as pid:
         yield Server("tonnage", address, pid, (folder / "objects", folder / "uploads"))
 
 
 @contextmanager
 def peer(binary: Path, folder: Path) -> Iterator[Server]:
     """A `registry` of the CNCF distribution project, 2.8 or 3, over its filesystem driver."""
-    address = _free_address()
+    address = free_address()
     config = folder.with_suffix(".yml")
     config.write_text(_PEER_CONFIG.format(folder=folder, host=address[0], port=address[1]))
     environ = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
     environ["OTEL_TRACES_EXPORTER"] = "none"  # release 3 looks for a collector of traces otherwise
-    with _running([str(binary), "serve", str(config)], folder, environ, address) as pid:
+    with running([str(binary), "serve", str(config)], folder, environ, address) as pid:
         yield Server(version(binary), address, pid, (folder / "docker/registry/v2",))
 
 
@@ -84,14 +84,17 @@ def version(binary: Path) -> str:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path, environ: dict[str, str], address: tuple[str, int]) -> Iterator[int]:
+def running(
+    command: list[str], folder: Path, environ: dict[str, str], address: tuple[str, int], *, ready: str = "/v2/"
+) -> Iterator[int]:
+    """A server's process id, once it answers a GET of `ready` with 200; it is ended with all that it started."""
     folder.mkdir()
     log = folder.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
     try:
-        _wait(lambda: process.poll() is not None or _answers(address), _START_S)
-        if process.poll() is not None or not _answers(address):
+        _wait(lambda: process.poll() is not None or _answers(address, ready), _START_S)
+        if process.poll() is not None or not _answers(address, ready):
             raise LoadError(f"{command[0]} does not serve: {log.read_text('utf-8', 'replace')[-600:]}")
         yield process.pid
     finally:
@@ -105,10 +108,10 @@ def _running(command: list[str], folder: Path, environ: dict[str, str], address:
         _wait(lambda: not any(_command(pid) for pid in below), _STOP_S)
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _answers(address: tuple[str, int], target: str) -> bool:
     try:
         with Connection(address) as connection:
-            return connection.request("GET", "/v2/").status == 200
+            return connection.request("GET", target).status == 200
     except (OSError, LoadError):
         return False
 
@@ -116,10 +119,11 @@ def _answers(address: tuple[str, int]) -> bool:
 def _wait(condition: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
-def _free_address() -> tuple[str, int]:
+def free_address() -> tuple[str, int]:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return "127.0.0.1", int(listener.getsockname()[1])
