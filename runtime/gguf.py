@@ -14,15 +14,16 @@ from math import prod
 from typing import BinaryIO
 
 from runtime.errors import GGUFInvalid
-from runtime.gguf_reader import MARK_EVERY, Reader, Scalar, Span, Value
+from runtime.gguf_reader import KEPT_STRING, MARK_EVERY, Reader, Scalar, Span, Value
 from runtime.gguf_types import FILE_TYPES, TENSOR_TYPES, ValueType
-from runtime.messages import MemoryNeed
 
 MAGIC = b"GGUF"
 MAX_PAIRS = 65_536
 MAX_TENSORS = 65_536
+MAX_LAYERS = 512  # llama.cpp's own bound
 _TENSOR_TAIL = struct.Struct("<IQ")
 _MAX_INT64 = 2**63 - 1
+_ALIGNMENT = "general.alignment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class Header:
     @property
     def block_count(self) -> int:
         return self.number("block_count") or 0
+
+    @property
+    def layer_count(self) -> int:
+        """`block_count`, no more than a model may have."""
+        return min(self.block_count, MAX_LAYERS)
 
     @property
     def pooling_type(self) -> int | None:
@@ -105,12 +111,14 @@ class Header:
         value = self.metadata.get(f"{self.architecture}.{key}")
         return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
-    def layer_sum(self, key: str) -> int:
-        """The sum over all layers of `<architecture>.<key>`, stored once for all of them or as an array."""
+    def per_layer(self, key: str) -> list[int] | None:
+        """`<architecture>.<key>` of each layer, stored once for all of them or as an array; None when absent."""
         value = self.metadata.get(f"{self.architecture}.{key}")
+        count = self.layer_count
         if isinstance(value, list):
-            return sum(max(n, 0) for n in value[: self.block_count] if isinstance(n, int))
-        return max(value, 0) * self.block_count if isinstance(value, int) else 0
+            numbers = [max(int(n), 0) if isinstance(n, int) else 0 for n in value[:count]]
+            return numbers + [0] * (count - len(numbers))
+        return [max(int(value), 0)] * count if isinstance(value, int) else None
 
 
 def parameter_text(count: int) -> str:
@@ -120,35 +128,6 @@ def parameter_text(count: int) -> str:
     if count >= 10**6:
         return f"{count / 1e6:.0f}M" if count % 10**6 == 0 else f"{count / 1e6:.2f}M"
     return f"{count / 1e3:.0f}K" if count >= 1000 else str(count)
-
-
-def estimate_memory(header: Header, file_size: int) -> MemoryNeed:
-    """Bytes that loading takes: the mapped file, f16 keys and values of every layer, and scratch for one batch."""
-    heads = _largest(header, "attention.head_count")
-    head_size = header.embedding_length // heads if heads else 0
-    key_length = header.number("attention.key_length") or head_size
-    value_length = header.number("attention.value_length") or head_size
-    kv_heads = header.layer_sum(
-        "attention.head_count_kv" if _has(header, "attention.head_count_kv") else "attention.head_count"
-    )
-    batch = 512  # llama.cpp reserves logits and activations for one physical batch
-    wide = max(_largest(header, "feed_forward_length"), header.embedding_length)
-    return MemoryNeed(
-        weights_bytes=file_size,
-        kv_bytes_per_token=2 * kv_heads * (key_length + value_length),
-        compute_bytes=32 * 1024**2 + 4 * batch * (header.vocabulary_size + 4 * wide),
-    )
-
-
-def _has(header: Header, key: str) -> bool:
-    return f"{header.architecture}.{key}" in header.metadata
-
-
-def _largest(header: Header, key: str) -> int:
-    value = header.metadata.get(f"{header.architecture}.{key}")
-    if isinstance(value, list):
-        return max((n for n in value if isinstance(n, int)), default=0)
-    return max(value, 0) if isinstance(value, int) else 0
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
@@ -201,12 +180,15 @@ def _read_metadata(reader: Reader, pair_count: int, *, until: str | None = None)
             break
         if key in metadata:
             raise GGUFInvalid(f"not a valid GGUF file: duplicate metadata key {key[:80]!r}")
-        metadata[key] = reader.value(reader.value_type())
+        kind = reader.value_type()
+        if key == _ALIGNMENT and kind is not ValueType.UINT32:
+            raise GGUFInvalid(f"not a valid GGUF file: {_ALIGNMENT} is not a 32-bit number")
+        metadata[key] = reader.value(kind)
     return metadata
 
 
 def _alignment(metadata: Mapping[str, Value]) -> int:
-    alignment = metadata.get("general.alignment", 32)
+    alignment = metadata.get(_ALIGNMENT, 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1024**2 or alignment & (alignment - 1):
         raise GGUFInvalid("not a valid GGUF file: general.alignment is not a power of two")
     return alignment
@@ -259,4 +241,4 @@ def _special_token(file: BinaryIO, size: int, metadata: Mapping[str, Value], nam
     mark, steps = divmod(token_id, MARK_EVERY)
     reader = Reader(file, size, start=tokens.marks[mark])
     reader.skip_strings(steps)
-    return reader.string()
+    return reader.string(KEPT_STRING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import repeat
+from operator import length_hint
 from typing import BinaryIO
 
 from runtime.errors import GGUFInvalid
@@ -16,6 +18,7 @@ KEPT_STRING = 1024**2  # longer values stay in the file
 KEPT_ARRAY = 1024  # elements; longer arrays stay in the file
 KEPT_BYTES = 16 * 1024**2  # all kept values together
 MARK_EVERY = 4096
+KEPT_NAMES = 8 * 1024**2  # bytes of all keys and tensor names together
 _WINDOW = 1024**2
 _LENGTH = struct.Struct("<Q")
 _KEY_LIMIT = 65_535  # bytes; the specification's limit of a key
@@ -46,6 +49,7 @@ class Reader:
         self._base = start
         self._pos = 0
         self._kept = 0
+        self._names = 0
         self._elements = 0
 
     @property
@@ -73,8 +77,14 @@ class Reader:
         length = int(self.scalar(ValueType.UINT64))
         if not 0 < length <= limit:
             raise GGUFInvalid(f"not a valid GGUF file: a name of {length} bytes, allowed are 1 to {limit}")
+        self._names += length
+        if self._names > KEPT_NAMES:
+            raise GGUFInvalid(f"not a GGUF file we can read: its names have more than {KEPT_NAMES} bytes")
+        raw = self.take(length)
+        if b"\0" in raw:
+            raise GGUFInvalid("not a valid GGUF file: a name with a NUL in it")
         try:
-            return self.take(length).decode()
+            return raw.decode()
         except UnicodeDecodeError:
             raise GGUFInvalid("not a valid GGUF file: a name is not UTF-8") from None
 
@@ -97,8 +107,11 @@ class Reader:
             return Span(ValueType.STRING, 1, start, (start,))
         return self.take(length).decode(errors="replace")
 
-    def string(self) -> str:
-        return self.take(self._string_length()).decode(errors="replace")
+    def string(self, limit: int = MAX_STRING) -> str:
+        length = self._string_length()
+        if length > limit:
+            raise GGUFInvalid(f"not a GGUF file we can read: an element of an array has {length} bytes")
+        return self.take(length).decode(errors="replace")
 
     def numbers(self, kind: ValueType, length: int) -> list[Scalar]:
         layout = SCALARS[kind]
@@ -110,14 +123,15 @@ class Reader:
         while count:
             self._need(8)
             window, pos = self._window, self._pos
-            done = 0
+            steps = repeat(None, count)
             try:
-                for done in range(count):  # noqa: B007  # read after the loop
-                    pos += 8 + unpack(window, pos)[0]
-                done = count
+                for _ in steps:
+                    (length,) = unpack(window, pos)
+                    pos += length + 8
+                count = 0
             except (struct.error, OverflowError):
-                pass  # the window ends here, or a length leads past everything: the check below tells which
-            count -= done
+                # the window ends here, or a length led past everything: the jump below tells which
+                count = length_hint(steps) + 1
             self._jump(self._base + pos)
 
     def _array(self) -> Value:

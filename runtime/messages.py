@@ -27,11 +27,33 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed(Message):
-    """Bytes a loaded model takes, estimated from its GGUF header before llama.cpp sees it."""
+    """What decides how much memory a model takes, told from its GGUF header; `runtime.memory` makes bytes of it.
+
+    weights_bytes: all tensors. kv_bytes_per_token: f16 keys and values in the layers that see everything.
+    compute_bytes: buffers that no setting changes. window_bytes_per_token: f16 keys and values in the layers that see
+    only the last `window` tokens. state_bytes: what recurrent layers remember of one sequence.
+    repacked_bytes: weights that this machine's kernels want a second time, in another order.
+    vocabulary, embedding, heads: of the model. feed_width, attention_width: floats a token takes in the feed-forward
+    and in the attention of a layer, at most.
+    layers: (weights, repacked, kv a token, window kv a token, state) of each, in bytes. output_bytes: of what follows
+    the last one. projector_bytes: of the file that reads images, and of its buffers.
+    """
 
     weights_bytes: int
     kv_bytes_per_token: int
     compute_bytes: int
+    window: int = 0
+    window_bytes_per_token: int = 0
+    state_bytes: int = 0
+    repacked_bytes: int = 0
+    vocabulary: int = 0
+    embedding: int = 0
+    heads: int = 0
+    feed_width: int = 0
+    attention_width: int = 0
+    layers: tuple[tuple[int, int, int, int, int], ...] = ()
+    output_bytes: int = 0
+    projector_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,7 @@ class ModelSpec(Message):
     digest: str  # of the manifest, 64 hex digits, for /api/ps
     details: dict[str, Any] = field(default_factory=dict)  # /api/ps shows it as is
     is_embedding: bool = False  # the weights carry a pooling type
+    projector: str = ""  # local file of the projector, checked like the weights; empty without one
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> ModelSpec:
@@ -74,6 +97,8 @@ class GenerateRequest(Message):
     thought: how the model marks its reasoning, which `format` leaves free: opening tag, closing tag, and whether the
     prompt ends inside. A NUL in the closing tag stands for some text, as headers have it.
     special: special tokens that come as text; the others come as none.
+    images: base64 of image files, in the order of the markers `[img-0]`, `[img-1]` … in the prompt.
+    caller: whose request it is, in the words of `auth`; what one caller's prompts left in the cache helps no other.
     """
 
     prompt: str
@@ -86,6 +111,8 @@ class GenerateRequest(Message):
     format: dict[str, Any] | None = None
     thought: tuple[str, str, bool] | None = None
     special: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    caller: str = ""
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> GenerateRequest:
@@ -95,6 +122,7 @@ class GenerateRequest(Message):
         body["options"] = SampleOptions(**options)
         body["context"] = tuple(body.get("context", ()))
         body["special"] = tuple(body.get("special", ()))
+        body["images"] = tuple(body.get("images", ()))
         body["thought"] = tuple(body["thought"]) if body.get("thought") else None
         return super(GenerateRequest, cls).from_json(body)
 
@@ -124,16 +152,12 @@ class Done(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings(Message):
-    """One L2-normalised vector an input, in order; prompt_tokens is the sum over the inputs."""
-
-    vectors: list[list[float]]
-    prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded(Message):
-    """A runner as /api/ps shows it. expires_at: Unix seconds; sizes in bytes."""
+    """A runner as /api/ps shows it. expires_at: Unix seconds; sizes in bytes.
+
+    names: what it was asked by, `name` first; a caller may see one of them and not the others. digests: of their
+    manifests, in the same order.
+    """
 
     name: str
     digest: str
@@ -143,3 +167,10 @@ class Loaded(Message):
     expires_at: float
     details: dict[str, Any]
     pid: int
+    names: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Loaded:
+        lists = {key: tuple(body.get(key, ())) for key in ("names", "digests")}
+        return super(Loaded, cls).from_json(body | lists)

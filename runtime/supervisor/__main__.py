@@ -14,11 +14,13 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from runtime.process import die_with_parent
 from runtime.supervisor.client import SOCKET_NAME
+from runtime.supervisor.devices import discover
 from runtime.supervisor.fleet import Fleet
 from runtime.supervisor.service import Service
 from runtime.supervisor.settings import SupervisorSettings
@@ -47,6 +49,8 @@ def main() -> int:
             return 1
         for stale in run_dir.glob("r*-*.sock"):
             stale.unlink(missing_ok=True)  # of runners that a supervisor before us could not see end
+        if not settings.devices:
+            settings = replace(settings, devices=discover(settings.runner_env))
         asyncio.run(supervise(settings, run_dir))
     return 0
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from runtime.messages import Message
 
 _SHARE_OF_MEMORY = 0.8
 _MOST_LOADED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Device(Message):
+    """An accelerator: its memory, and what was free of it when the supervisor started."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +28,9 @@ class SupervisorSettings(Message):
     keep_alive_s: for models that do not say; negative is forever. load_timeout_s: without progress; 0 or less is none.
     max_loaded, num_parallel, memory_budget_bytes: 0 leaves the choice to the supervisor. flash_attention: "auto", "on"
     or "off". grace_s: for running streams when it is stopped. parent: the process whose end is also ours; 0 is none.
-    runner_env: what llama.cpp needs of the environment, such as the visible devices.
+    runner_env: what llama.cpp needs of the environment, such as the visible devices. devices: accelerators, found out
+    when the supervisor starts. stall_s: a runner that is at work and ends no step for so long is killed; 0 or less
+    never. One step of a huge model may take tens of seconds.
     """
 
     keep_alive_s: float = 300.0
@@ -33,6 +45,13 @@ class SupervisorSettings(Message):
     grace_s: float = 10.0
     parent: int = 0
     runner_env: dict[str, str] = field(default_factory=dict)
+    stall_s: float = 300.0
+    devices: tuple[Device, ...] = ()
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> SupervisorSettings:
+        devices = tuple(map(Device.from_json, body.get("devices", ())))
+        return super(SupervisorSettings, cls).from_json({**body, "devices": devices})
 
     @property
     def loaded_bound(self) -> int:
@@ -45,3 +64,8 @@ class SupervisorSettings(Message):
         if self.memory_budget_bytes > 0:
             return self.memory_budget_bytes
         return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _SHARE_OF_MEMORY)
+
+    @property
+    def vram_bytes(self) -> int:
+        """Memory of accelerators that was free at the start."""
+        return sum(device.free_bytes for device in self.devices)
