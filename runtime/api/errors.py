@@ -56,3 +56,11 @@ def status_of(error: Exception) -> int:
 def not_supported(what: str) -> Refused:
     """For what the dialect knows and this server does not do yet: better an error than an answer without it."""
     return Refused(501, f"{what} is not supported by this server yet")
+
+
+def retry_after_s(error: Exception) -> int | None:
+    """When to ask again, in whole seconds: for what is refused because there is too much to do at the moment."""
+    if not isinstance(error, errors.QueueFull | errors.SupervisorGone | RendererBusy):
+        return None
+    wanted = error.detail.get("retry_after_s")
+    return max(wanted, 1) if isinstance(wanted, int) else 1

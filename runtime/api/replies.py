@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response
 
-from runtime.api.errors import status_of
+from runtime.api.errors import retry_after_s, status_of
 from runtime.errors import RuntimeFailure
 from storage.errors import StorageError
 
@@ -29,7 +29,11 @@ def one_object(body: JSON, status: int = 200) -> Response:
 
 def refusal(error: Exception) -> Response:
     """The error body; no other key stands in it, since clients decode it into types of their own."""
-    return one_object({"error": str(error)}, status_of(error))
+    response = one_object({"error": str(error)}, status_of(error))
+    wait_s = retry_after_s(error)
+    if wait_s is not None:
+        response.headers["Retry-After"] = str(wait_s)
+    return response
 
 
 def ndjson(chunks: Iterator[JSON], close: Callable[[], None]) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import RequestCancelled, SupervisorGone
+from runtime.errors import RequestCancelled, RuntimeFailure, SupervisorGone
 from runtime.failures import failure
 from runtime.messages import Loaded, ModelSpec
 from runtime.supervisor.lease import POLL_S, Lease, never
@@ -27,14 +28,20 @@ class Supervisor:
         self._path = str(run_dir / SOCKET_NAME)
 
     def lease(
-        self, spec: ModelSpec, keep_alive_s: float | None = None, *, is_cancelled: Callable[[], bool] = never
+        self,
+        spec: ModelSpec,
+        keep_alive_s: float | None = None,
+        *,
+        caller: str = "",
+        is_cancelled: Callable[[], bool] = never,
     ) -> Lease:
         """The model, loaded; it stays so until the lease is closed.
 
         keep_alive_s: how long the runner stays after its last lease; 0 not at all, negative forever, None as before.
+        caller: who asks; callers take turns.
         Raises QueueFull, ModelTooLarge, LoadFailed, SupervisorGone, RequestCancelled.
         """
-        request = {"op": "lease", "spec": spec.to_json(), "keep_alive": keep_alive_s}
+        request = {"op": "lease", "spec": spec.to_json(), "keep_alive": keep_alive_s, "caller": caller}
         deadline = time.monotonic() + _RETURN_S
         started_ns = time.monotonic_ns()
         while True:
@@ -45,7 +52,7 @@ class Supervisor:
             except (OSError, FrameInvalid) as error:
                 channel.close()
                 if time.monotonic() > deadline:
-                    raise SupervisorGone(f"the model supervisor stopped answering: {error}") from None
+                    raise _gone(f"the model supervisor stopped answering: {error}") from None
                 continue  # it died while we waited; nothing was begun, so its successor may be asked again
             except BaseException:
                 channel.close()
@@ -73,9 +80,9 @@ class Supervisor:
             channel.send(request, timeout_s=_ANSWER_S)
             answer = channel.receive(timeout_s=_ANSWER_S)
         if answer is None:
-            raise SupervisorGone("the model supervisor closed the connection")
+            raise _gone("the model supervisor closed the connection")
         if answer.get("event") == "error":
-            raise failure(answer)
+            raise _refusal(answer)
         return answer
 
     @contextmanager
@@ -84,7 +91,7 @@ class Supervisor:
         try:
             yield channel
         except (OSError, FrameInvalid) as error:
-            raise SupervisorGone(f"the model supervisor does not answer: {error}") from None
+            raise _gone(f"the model supervisor does not answer: {error}") from None
         finally:
             channel.close()
 
@@ -97,7 +104,7 @@ class Supervisor:
             except OSError as error:
                 if time.monotonic() >= deadline:
                     reason = os.strerror(error.errno) if error.errno else str(error)
-                    raise SupervisorGone(f"the model supervisor cannot be reached: {reason}") from None
+                    raise _gone(f"the model supervisor cannot be reached: {reason}") from None
             time.sleep(POLL_S)  # until the deadline: a socket file that does not exist yet cannot be waited for
 
     def _await_ready(self, channel: Channel, is_cancelled: Callable[[], bool]) -> dict[str, Any]:
@@ -113,4 +120,16 @@ class Supervisor:
             if event["event"] == "ready":
                 return event
             if event["event"] == "error":
-                raise failure(event)
+                raise _refusal(event)
+
+
+def _refusal(event: dict[str, Any]) -> RuntimeFailure:
+    """The error that the supervisor tells of, with when to ask again where it says so."""
+    error = failure(event)
+    if isinstance(event.get("retry_after_s"), int):
+        error.detail["retry_after_s"] = event["retry_after_s"]
+    return error
+
+
+def _gone(message: str) -> SupervisorGone:
+    return SupervisorGone(message, retry_after_s=math.ceil(_RETURN_S))

@@ -1,4 +1,4 @@
-"""All runners of this machine and everyone who waits for one. Carries out what `policy.py` decides."""
+"""All runners of this machine and everyone who waits for one. Carries out what `queue.py` and `policy.py` decide."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import LoadFailed, QueueFull, RuntimeFailure, SupervisorGone
+from runtime.errors import LoadFailed, RuntimeFailure, SupervisorGone
 from runtime.messages import Loaded, ModelSpec
-from runtime.supervisor.plan import LoadPlan, plan_load
-from runtime.supervisor.policy import Evict, Load, Refuse, Share, Wait, decide, may_share
+from runtime.supervisor.plan import describe, plan_load
+from runtime.supervisor.queue import End, Grant, Leave, Limits, Queue, Reject, Rest, Start, Ticket
 from runtime.supervisor.runner import Runner
 from runtime.supervisor.settings import SupervisorSettings
 
-_QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
 _END_S = 5.0  # a killed process is gone sooner, unless the kernel is in trouble
 log = logging.getLogger("tonnage.supervisor")
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request whose model is not there yet."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Pending(Ticket):
+    """A request in line, and the client who waits."""
 
     spec: ModelSpec
-    plan: LoadPlan
     keep_alive_s: float | None
     notify: Callable[[dict[str, Any]], None]
     granted: asyncio.Future[Runner]
@@ -47,38 +44,57 @@ class Fleet:
         self._settings = settings
         self._run_dir = run_dir
         self._runners: dict[str, Runner] = {}
-        self._queue: deque[Pending] = deque()
+        self._queue: Queue[Pending] = Queue(
+            Limits(
+                max_loaded=settings.loaded_bound,
+                max_queue=settings.max_queue,
+                budget_bytes=settings.budget_bytes,
+                vram_bytes=settings.vram_bytes,
+            )
+        )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
         self._count = 0
         self._is_stopping = False
 
     async def lease(
-        self, spec: ModelSpec, keep_alive_s: float | None, notify: Callable[[dict[str, Any]], None]
+        self,
+        spec: ModelSpec,
+        keep_alive_s: float | None,
+        notify: Callable[[dict[str, Any]], None],
+        *,
+        caller: str = "",
     ) -> Runner:
         """The runner of `spec`, loaded, with one lease more: give it to `release`. Cancelling leaves the queue.
 
         Raises QueueFull, ModelTooLarge, LoadFailed, SupervisorGone.
         """
         if self._is_stopping:
-            raise SupervisorGone("the server is stopping")
-        plan = plan_load(spec, self._settings)
-        runner = self._shareable(spec.identity, plan)
-        if runner is not None:
-            return self._grant(runner, keep_alive_s)
-        if len(self._queue) >= self._settings.max_queue:
-            raise QueueFull(_QUEUE_FULL)
-        pending = Pending(spec, plan, keep_alive_s, notify, asyncio.get_running_loop().create_future())
-        self._queue.append(pending)
-        notify({"event": "queued"})
+            raise SupervisorGone("the server is stopping", retry_after_s=1)
+        pending = Pending(
+            identity=spec.identity,
+            plan=plan_load(spec, self._settings),
+            caller=caller,
+            spec=spec,
+            keep_alive_s=keep_alive_s,
+            notify=notify,
+            granted=asyncio.get_running_loop().create_future(),
+        )
+        self._queue.add(pending)
         self._pump()
+        while (overflow := self._queue.overflow()) is not None:
+            overflow.ticket.refuse(overflow.error)
+        if not pending.granted.done():
+            notify({"event": "queued"})
         try:
             return await pending.granted
         except asyncio.CancelledError:
             self._abandon(pending)
             raise
 
-    def release(self, runner: Runner) -> None:
+    def release(self, runner: Runner, held_s: float) -> None:
         """Give back one lease; the keep-alive of an idle runner begins."""
+        self._queue.saw_lease(held_s)
         runner.leases -= 1
         runner.used_at = time.time()
         if not runner.leases:
@@ -104,8 +120,9 @@ class Fleet:
     async def stop(self) -> None:
         """Refuse whoever waits, let running requests finish within the grace, then end every runner."""
         self._is_stopping = True
-        while self._queue:
-            self._queue.popleft().refuse(SupervisorGone("the server is stopping"))
+        for pending in self._queue:
+            self._queue.remove(pending)
+            pending.refuse(SupervisorGone("the server is stopping", retry_after_s=1))
         runners = list(self._runners.values())
         for runner in runners:
             runner.is_leaving = True
@@ -118,62 +135,41 @@ class Fleet:
 
     def _pump(self) -> None:
         """Move the queue as far as it goes now."""
-        for pending in tuple(self._queue):
+        for pending in self._queue:
             if pending.granted.done():  # given up; its task has not run yet
                 self._queue.remove(pending)
-        self._share_all()
-        while self._queue:
-            head = self._queue[0]
-            decision = decide(
-                head.spec.identity,
-                head.plan,
-                [runner.state() for runner in self._runners.values()],
-                max_loaded=self._settings.loaded_bound,
-                budget_bytes=self._settings.budget_bytes,
-            )
-            match decision:
-                case Share():
-                    self._queue.popleft()
-                    self._grant_to(head, self._runners[head.spec.identity])
-                case Refuse(error):
-                    self._queue.popleft()
-                    head.refuse(error)
-                case Load():
-                    self._load(head)
-                    return
-                case Evict(identities):
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        while True:
+            now = time.monotonic()
+            match self._queue.step([runner.state() for runner in self._runners.values()], now):
+                case Grant(pending):
+                    pending.granted.set_result(self._grant(self._runners[pending.identity], pending))
+                case Reject(pending, error):
+                    pending.refuse(error)
+                case Start(pending):
+                    self._load(pending)
+                case End(identities):
                     for identity in identities:
                         self._end(self._runners[identity])
+                case Leave(identity):
+                    log.info("leaving name=%s: others have waited", self._runners[identity].spec.name)
+                    self._runners[identity].is_leaving = True
+                case Rest(until):
+                    if until is not None:
+                        self._alarm = asyncio.get_running_loop().call_later(until - now, self._pump)
                     return
-                case Wait(leaving):
-                    if leaving is not None:
-                        self._runners[leaving].is_leaving = True
-                    return
 
-    def _share_all(self) -> None:
-        """Grant whatever needs no load: such requests do not wait behind those that do."""
-        for pending in tuple(self._queue):
-            runner = self._shareable(pending.spec.identity, pending.plan)
-            if runner is not None:
-                self._queue.remove(pending)
-                self._grant_to(pending, runner)
-
-    def _grant_to(self, pending: Pending, runner: Runner) -> None:
-        if not pending.granted.done():  # a client that hung up in this very turn has not left the queue yet
-            pending.granted.set_result(self._grant(runner, pending.keep_alive_s))
-
-    def _shareable(self, identity: str, plan: LoadPlan) -> Runner | None:
-        runner = self._runners.get(identity)
-        return runner if runner is not None and may_share(identity, plan, [runner.state()]) else None
-
-    def _grant(self, runner: Runner, keep_alive_s: float | None) -> Runner:
-        if keep_alive_s is not None:
-            runner.keep_alive_s = keep_alive_s
+    def _grant(self, runner: Runner, pending: Pending) -> Runner:
+        if pending.keep_alive_s is not None:
+            runner.keep_alive_s = pending.keep_alive_s
         if runner.expiry is not None:
             runner.expiry.cancel()
             runner.expiry = None
         runner.leases += 1
         runner.used_at = time.time()
+        runner.known_as(pending.spec)
         return runner
 
     def _abandon(self, pending: Pending) -> None:
@@ -181,9 +177,9 @@ class Fleet:
         if pending in self._queue:
             self._queue.remove(pending)
         elif pending.granted.done() and not pending.granted.cancelled() and pending.granted.exception() is None:
-            self.release(pending.granted.result())
-        runner = self._runners.get(pending.spec.identity)
-        is_wanted = any(other.spec.identity == pending.spec.identity for other in self._queue)
+            self.release(pending.granted.result(), 0.0)
+        runner = self._runners.get(pending.identity)
+        is_wanted = any(other.identity == pending.identity for other in self._queue)
         if runner is not None and runner.is_loading and not is_wanted:
             self._end(runner)
         self._pump()
@@ -194,6 +190,7 @@ class Fleet:
         socket = self._run_dir / f"r{os.getpid()}-{self._count}.sock"
         runner = Runner(pending.spec, pending.plan, socket, keep_alive_s)
         self._runners[runner.identity] = runner
+        log.info("loading name=%s needs=%s", pending.spec.name, describe(pending.plan))
         task = asyncio.get_running_loop().create_task(self._live(runner))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -203,17 +200,22 @@ class Fleet:
 
         Whatever goes wrong in it, the runner is forgotten: one that seems to load for ever would block all others.
         """
+        watcher: asyncio.Task[None] | None = None
         try:
-            await self._load_and_serve(runner)
+            if await self._load_and_serve(runner):
+                watcher = asyncio.get_running_loop().create_task(runner.watch(self._settings.stall_s))
         except Exception:
             log.exception("unexpected error name=%s", runner.spec.name)
             self._end(runner)
             self._refuse(runner, LoadFailed("the model could not be loaded; see the server's log"))
         finally:
             await runner.wait()
+            if watcher is not None:
+                watcher.cancel()
             self._forget(runner)
 
-    async def _load_and_serve(self, runner: Runner) -> None:
+    async def _load_and_serve(self, runner: Runner) -> bool:
+        """Whether it is loaded; else all who waited for it know why not."""
         started = time.monotonic()
         try:
             await runner.load(self._settings, lambda event: self._tell(runner, event))
@@ -221,12 +223,19 @@ class Fleet:
             log.warning("load failed name=%s error=%s", runner.spec.name, error)
             runner.end()
             self._refuse(runner, error)
-        else:
-            log.info("loaded name=%s pid=%d seconds=%.2f", runner.spec.name, runner.pid, time.monotonic() - started)
-            runner.is_loading, runner.used_at = False, time.time()
-            self._pump()
-            if not runner.leases:
-                self._rest(runner)
+            return False
+        seconds = time.monotonic() - started
+        self._queue.saw_load(seconds)
+        taken = runner.taken
+        log.info(
+            "loaded name=%s pid=%d seconds=%.2f size=%d size_vram=%d parallel=%d",
+            runner.spec.name, runner.pid, seconds, taken.size, taken.size_vram, taken.parallel,
+        )  # fmt: skip
+        runner.is_loading, runner.used_at = False, time.time()
+        self._pump()
+        if not runner.leases:
+            self._rest(runner)
+        return True
 
     def _forget(self, runner: Runner) -> None:
         runner.is_ending = True
@@ -240,14 +249,14 @@ class Fleet:
 
     def _refuse(self, runner: Runner, error: RuntimeFailure) -> None:
         """Tell all who wait for this very load; whoever comes later tries anew."""
-        for pending in tuple(self._queue):
-            if pending.spec.identity == runner.identity and pending.plan == runner.plan:
+        for pending in self._queue:
+            if pending.identity == runner.identity and pending.plan == runner.plan:
                 self._queue.remove(pending)
                 pending.refuse(error)
 
     def _tell(self, runner: Runner, event: dict[str, Any]) -> None:
         for pending in self._queue:
-            if pending.spec.identity == runner.identity:
+            if pending.identity == runner.identity:
                 pending.notify(event)
 
     def _rest(self, runner: Runner) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
@@ -13,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.runner.settings import RunnerSettings
+from runtime.supervisor.runner_log import RunnerLog
 from runtime.wire import encode_frame
 
 _PACKAGES = Path(__file__).resolve().parent.parent.parent
 _LINE_BYTES = 64 * 1024
 # Threads that wait for each other spin so often before they sleep. As fast as the default on an idle machine; where
 # something else needs a core, the default's long spins keep it from the very thread that is waited for.
-_ENV = {"PATH": os.defpath, "LANG": "C.UTF-8", "GOMP_SPINCOUNT": "1000"}
-log = logging.getLogger("tonnage.runner")
+_ENV = {"PATH": os.defpath, "LANG": "C.UTF-8", "GOMP_SPINCOUNT": "1000", "GGML_NO_BACKTRACE": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,8 @@ class Launched:
     process: Process
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    logging: asyncio.Task[None]
+    log: RunnerLog
+    logging: asyncio.Task[None]  # done once all that the process wrote is in the log
 
 
 async def launch(settings: RunnerSettings, *, name: str, extra_env: Mapping[str, str]) -> Launched:
@@ -54,18 +54,5 @@ async def launch(settings: RunnerSettings, *, name: str, extra_env: Mapping[str,
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     writer.write(encode_frame(settings.to_json()))
     assert process.stderr is not None
-    return Launched(process, reader, writer, asyncio.create_task(_log_lines(name, process.pid, process.stderr)))
-
-
-async def _log_lines(name: str, pid: int, lines: asyncio.StreamReader) -> None:
-    """Pass on what the runner writes, one line an event, until it ends."""
-    while True:
-        try:
-            line = await lines.readline()
-        except ValueError:  # longer than the limit: asyncio has dropped it
-            continue
-        if not line:
-            return
-        text = line.decode("utf-8", "replace").rstrip()
-        if text:
-            log.info("%s[%d] %s", name, pid, text)
+    log = RunnerLog(name, process.pid)
+    return Launched(process, reader, writer, log, asyncio.create_task(log.follow(process.stderr)))

@@ -6,12 +6,13 @@ import base64
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from runtime.errors import InputInvalid, RequestCancelled, RunnerGone
 from runtime.failures import failure
-from runtime.messages import Done, Embeddings, GenerateRequest, Piece
+from runtime.messages import Done, GenerateRequest, Piece
 from runtime.wire import Channel, FrameInvalid, encode_frame
 
 POLL_S = 0.1  # how often a waiting thread looks whether its client is still there
@@ -22,6 +23,25 @@ _SEND_S = 30.0
 def never() -> bool:
     """The `is_cancelled` of a request that nobody gives up."""
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One L2-normalised vector an input, in order; prompt_tokens is the sum over the inputs.
+
+    Arrays, not lists: thousands of vectors are held at once, and a list takes eight times the memory.
+    """
+
+    vectors: list[array[float]]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How well each document answers the query, from 0 to 1, in the order of the documents."""
+
+    scores: list[float]
+    prompt_tokens: int
 
 
 class Lease:
@@ -59,7 +79,7 @@ class Lease:
         self, inputs: Sequence[str], truncate: bool = True, *, is_cancelled: Callable[[], bool] = never
     ) -> Embeddings:
         """A vector for each input. Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled."""
-        vectors: list[list[float]] = []
+        vectors: list[array[float]] = []
         prompt_tokens = 0
         for event in self._stream({"op": "embed", "inputs": list(inputs), "truncate": truncate}, is_cancelled):
             if event["event"] == "vectors":
@@ -67,6 +87,25 @@ class Lease:
             else:
                 prompt_tokens = int(event["prompt_tokens"])
         return Embeddings(vectors, prompt_tokens)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        truncate: bool = True,
+        *,
+        is_cancelled: Callable[[], bool] = never,
+    ) -> Ranking:
+        """A score for each document. Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled."""
+        scores: list[float] = []
+        prompt_tokens = 0
+        asked = {"op": "rerank", "query": query, "documents": list(documents), "truncate": truncate}
+        for event in self._stream(asked, is_cancelled):
+            if event["event"] == "scores":
+                scores += map(float, event["data"])
+            else:
+                prompt_tokens = int(event["prompt_tokens"])
+        return Ranking(scores, prompt_tokens)
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """Token ids; special tokens in `text` are parsed. add_special: put those in front and at the end, too."""
@@ -135,9 +174,8 @@ class Lease:
         return RunnerGone("the model runner has ended unexpectedly")
 
 
-def _unpack(data: str, width: int) -> list[list[float]]:
+def _unpack(data: str, width: int) -> list[array[float]]:
     """Vectors of `width` from base64 of little-endian float32."""
     flat = array("f")
     flat.frombytes(base64.b64decode(data))
-    numbers = flat.tolist()
-    return [numbers[start : start + width] for start in range(0, len(numbers), width)]
+    return [flat[start : start + width] for start in range(0, len(flat), width)]

@@ -14,7 +14,11 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class RunnerState:
-    """A runner as the policy sees it. is_leaving: takes no more leases, and ends when those it has are back."""
+    """A runner as the policy sees it.
+
+    plan: as it was loaded, with the bytes it was found to take. used_at: when its last lease began or ended.
+    is_leaving: takes no more leases, and ends when those it has are back.
+    """
 
     identity: str
     path: str
@@ -24,6 +28,7 @@ class RunnerState:
     is_loading: bool = False
     is_leaving: bool = False
     is_ending: bool = False  # told to end; its memory is not free yet
+    used_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +66,33 @@ Decision = Share | Load | Evict | Wait | Refuse
 
 
 def decide(
-    identity: str, plan: LoadPlan, runners: Sequence[RunnerState], *, max_loaded: int, budget_bytes: int
+    identity: str,
+    plan: LoadPlan,
+    runners: Sequence[RunnerState],
+    *,
+    max_loaded: int,
+    budget_bytes: int,
+    vram_bytes: int = 0,
 ) -> Decision:
-    """What to do for the request at the head of the queue."""
+    """What to do for the request at the head of the queue.
+
+    budget_bytes: of the machine's memory; vram_bytes: of all accelerators together. A runner takes of both.
+    """
     own = next((runner for runner in runners if runner.identity == identity), None)
+    if own is not None and may_share(identity, plan, (own,)):
+        return Share()
+    room = _Room(max_loaded, budget_bytes, vram_bytes)
+    if not room.is_enough(plan, ()):
+        return Refuse(_too_large(plan, budget_bytes, vram_bytes))
     if own is not None:
-        return _decide_own(own, plan)
-    if plan.size > budget_bytes:
-        return Refuse(
-            ModelTooLarge(
-                f"model requires more memory ({plan.size / _GIB:.1f} GiB) than the budget allows "
-                f"({budget_bytes / _GIB:.1f} GiB)",
-                size=plan.size,
-                budget=budget_bytes,
-            )
-        )
+        return _replace(own)
     if any(runner.is_loading or runner.is_ending for runner in runners):
         return Wait()  # one at a time: what a loading model takes is known when it is loaded
-    return _make_room(plan, runners, max_loaded, budget_bytes)
+    return _make_room(plan, runners, room)
 
 
 def may_share(identity: str, plan: LoadPlan, runners: Sequence[RunnerState]) -> bool:
-    """Whether a request need not queue at all."""
+    """Whether a request need not wait for a load."""
     return any(
         runner.identity == identity
         and not (runner.is_loading or runner.is_leaving or runner.is_ending)
@@ -91,36 +101,72 @@ def may_share(identity: str, plan: LoadPlan, runners: Sequence[RunnerState]) -> 
     )
 
 
-def _decide_own(own: RunnerState, plan: LoadPlan) -> Decision:
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """All there is."""
+
+    max_loaded: int
+    budget_bytes: int
+    vram_bytes: int
+
+    def is_enough(self, plan: LoadPlan, others: Sequence[RunnerState]) -> bool:
+        """Whether `plan` fits beside `others`."""
+        plans = [plan, *(runner.plan for runner in others)]
+        return (
+            len(plans) <= self.max_loaded
+            and sum(each.size - each.size_vram for each in plans) <= self.budget_bytes
+            and sum(each.size_vram for each in plans) <= self.vram_bytes
+        )
+
+
+def _replace(own: RunnerState) -> Decision:
+    """It is loaded, but not as it is wanted."""
     if own.is_loading or own.is_ending:
         return Wait()
-    if is_compatible(own.plan, plan) and not own.is_leaving:
-        return Share()
     return Wait(leaving=own.identity) if own.leases else Evict((own.identity,))
 
 
-def _make_room(plan: LoadPlan, runners: Sequence[RunnerState], max_loaded: int, budget_bytes: int) -> Decision:
-    """Idle runners go first, those with the shortest keep-alive before others, then by path."""
-    by_worth = sorted(runners, key=lambda runner: (_endless(runner.keep_alive_s), runner.path))
-    count, taken = len(runners), sum(runner.plan.size for runner in runners)
-    victims = []
+def _make_room(plan: LoadPlan, runners: Sequence[RunnerState], room: _Room) -> Decision:
+    """Idle runners go, the least recently used first, and of them no more than must."""
+    by_worth = sorted(runners, key=_worth)
+    kept = list(by_worth)
+    victims: list[RunnerState] = []
     for runner in by_worth:
-        if _fits(plan, count, taken, max_loaded, budget_bytes):
+        if room.is_enough(plan, kept):
             break
         if not runner.leases:
-            victims.append(runner.identity)
-            count, taken = count - 1, taken - runner.plan.size
-    if _fits(plan, count, taken, max_loaded, budget_bytes):
-        return Evict(tuple(victims)) if victims else Load()
+            kept.remove(runner)
+            victims.append(runner)
+    if room.is_enough(plan, kept):
+        for runner in reversed(victims):  # a small old one may have gone in vain before a large one made the room
+            if room.is_enough(plan, [*kept, runner]):
+                kept.append(runner)
+                victims.remove(runner)
+        return Evict(tuple(runner.identity for runner in victims)) if victims else Load()
     if any(runner.is_leaving for runner in runners):
         return Wait()
     busy = next((runner for runner in by_worth if runner.leases), None)
     return Wait(leaving=busy.identity if busy else None)
 
 
-def _fits(plan: LoadPlan, count: int, taken: int, max_loaded: int, budget_bytes: int) -> bool:
-    return count < max_loaded and taken + plan.size <= budget_bytes
+def _worth(runner: RunnerState) -> tuple[bool, float, float, str]:
+    """What is to stay for ever goes last; then the least recently used goes first, then what would go soonest."""
+    is_endless = runner.keep_alive_s < 0
+    return is_endless, runner.used_at, math.inf if is_endless else runner.keep_alive_s, runner.path
 
 
-def _endless(keep_alive_s: float) -> float:
-    return math.inf if keep_alive_s < 0 else keep_alive_s
+def _too_large(plan: LoadPlan, budget_bytes: int, vram_bytes: int) -> ModelTooLarge:
+    host = plan.size - plan.size_vram
+    if host > budget_bytes:
+        return ModelTooLarge(
+            f"model requires more memory ({host / _GIB:.1f} GiB) than the budget allows "
+            f"({budget_bytes / _GIB:.1f} GiB)",
+            size=host,
+            budget=budget_bytes,
+        )
+    return ModelTooLarge(
+        f"model requires more accelerator memory ({plan.size_vram / _GIB:.1f} GiB) than there is "
+        f"({vram_bytes / _GIB:.1f} GiB)",
+        size=plan.size_vram,
+        budget=vram_bytes,
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,25 @@ from runtime.runner.settings import RunnerSettings
 from runtime.supervisor.launch import Launched, launch
 from runtime.supervisor.plan import LoadPlan
 from runtime.supervisor.policy import RunnerState
+from runtime.supervisor.runner_log import readable
 from runtime.supervisor.settings import SupervisorSettings
 from runtime.wire import FrameInvalid, read_frame
 
 _FOREVER_S = 292 * 365.25 * 86400  # as long as a signed 64-bit count of nanoseconds lasts
 _FLASH = {"on": True, "off": False}
+_MOST_NAMES = 32
+_LONGEST_MESSAGE = 600
+_BEAT_PAUSE_S = 0.1  # a runner that floods us is heard so often
+_TOLD_EVERY_S, _TOLD_EVERY = 5.0, 0.1  # how often a load tells the log how far it is: seconds, share
+log = logging.getLogger("tonnage.supervisor")
 
 
 @dataclass(eq=False)
 class Runner:
-    """Made before its process is, so that everyone sees it load. `ended` is set once the process is gone."""
+    """Made before its process is, so that everyone sees it load. `ended` is set once the process is gone.
+
+    names: what it was asked by, the one that loaded it first, each with the digest of its manifest.
+    """
 
     spec: ModelSpec
     plan: LoadPlan
@@ -39,9 +50,14 @@ class Runner:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end_message: str = "the model runner has ended"
     used_at: float = field(default_factory=time.time)
-    is_on_gpu: bool = False
+    names: dict[str, str] = field(default_factory=dict)
     expiry: asyncio.TimerHandle | None = None
+    _taken: LoadPlan | None = None
     _launched: Launched | None = None
+    _why: str = ""
+
+    def __post_init__(self) -> None:
+        self.known_as(self.spec)
 
     @property
     def identity(self) -> str:
@@ -51,31 +67,46 @@ class Runner:
     def pid(self) -> int:
         return self._launched.process.pid if self._launched else 0
 
+    @property
+    def taken(self) -> LoadPlan:
+        """The plan, with the bytes that the loaded runner was found to take."""
+        return self._taken or self.plan
+
+    def known_as(self, spec: ModelSpec) -> None:
+        """Remember a name it is asked by; the first ones only, since anybody may name his copies as he likes."""
+        if spec.name in self.names or len(self.names) < _MOST_NAMES:
+            self.names[spec.name] = spec.digest
+
     def state(self) -> RunnerState:
         """What the policy looks at."""
         return RunnerState(
             identity=self.identity,
             path=self.spec.path,
-            plan=self.plan,
+            plan=self.taken,
             leases=self.leases,
             keep_alive_s=self.keep_alive_s,
             is_loading=self.is_loading,
             is_leaving=self.is_leaving,
             is_ending=self.is_ending,
+            used_at=self.used_at,
         )
 
     def loaded(self) -> Loaded:
         """What /api/ps shows."""
-        expires_at = self.used_at + (min(self.keep_alive_s, _FOREVER_S) if self.keep_alive_s >= 0 else _FOREVER_S)
+        now = time.time()
+        keep_alive_s = min(self.keep_alive_s, _FOREVER_S) if self.keep_alive_s >= 0 else _FOREVER_S
+        expires_at = (now if self.leases else self.used_at) + keep_alive_s  # in use it does not expire
         return Loaded(
             name=self.spec.name,
             digest=self.spec.digest,
-            size=self.plan.size,
-            size_vram=self.plan.size if self.is_on_gpu else 0,
+            size=self.taken.size,
+            size_vram=self.taken.size_vram,
             context_length=self.plan.context_length,
-            expires_at=min(expires_at, time.time() - 1) if self.is_leaving else expires_at,
+            expires_at=min(expires_at, now - 1) if self.is_leaving else expires_at,
             details=self.spec.details,
             pid=self.pid,
+            names=tuple(self.names),
+            digests=tuple(self.names.values()),
         )
 
     async def load(self, settings: SupervisorSettings, on_progress: Callable[[dict[str, Any]], None]) -> None:
@@ -86,6 +117,7 @@ class Runner:
             raise LoadFailed(f"the model runner cannot be started: {error.strerror}") from None
         if self.is_ending:
             self.end()  # told to before there was a process to kill
+        progress_log = _ProgressLog(self.spec.name)
         timeout_s = settings.load_timeout_s if settings.load_timeout_s > 0 else None
         while True:
             try:
@@ -95,15 +127,37 @@ class Runner:
             except (OSError, FrameInvalid):
                 event = None
             match event:
-                case {"event": "ready", "is_on_gpu": is_on_gpu}:
-                    self.is_on_gpu = bool(is_on_gpu)
+                case {"event": "ready", **ready}:
+                    self._taken = _measured(self.plan, ready)
                     return
-                case {"event": "loading", "progress": progress}:
+                case {"event": "loading", "progress": float() | int() as progress}:
+                    progress_log(progress)
                     on_progress({"event": "loading", "progress": progress})
                 case {"event": "failed", "message": message}:
-                    raise LoadFailed(f"unable to load model: {message}")
+                    raise LoadFailed(f"unable to load model: {self._publishable(str(message))}")
                 case _:
                     raise LoadFailed(f"unable to load model: {await self._describe_end()}")
+
+    async def watch(self, stall_s: float) -> None:
+        """Kill the loaded runner once it is at work and silent for `stall_s` seconds; 0 or less is never."""
+        assert self._launched is not None
+        is_busy = False
+        while True:
+            try:
+                event = await asyncio.wait_for(
+                    read_frame(self._launched.reader), stall_s if is_busy and stall_s > 0 else None
+                )
+            except TimeoutError:
+                self._why = f"the model runner was ended: it computed nothing for {stall_s:g} s"
+                log.error("runner hangs name=%s pid=%d seconds=%g", self.spec.name, self.pid, stall_s)
+                self.end()
+                return
+            except (OSError, FrameInvalid):
+                return
+            if event is None:
+                return
+            is_busy = event.get("event") == "beat" and event.get("busy") is True
+            await asyncio.sleep(_BEAT_PAUSE_S)
 
     async def wait(self) -> None:
         """Wait for the end of the process and of its log; then `end_message` says how it ended."""
@@ -120,26 +174,72 @@ class Runner:
             self._launched.process.kill()
 
     async def _describe_end(self) -> str:
+        """How it ended; where nobody told it to, with its last words: llama.cpp says why it aborts."""
         assert self._launched is not None
         code = await self._launched.process.wait()
-        if code < 0:
-            return f"the model runner was ended by {signal.Signals(-code).name}"
-        return f"the model runner ended with status {code}"
+        if self._why:
+            return self._why
+        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        if self.is_ending or code in (0, -signal.SIGKILL):
+            return f"the model runner {how}"
+        with contextlib.suppress(TimeoutError):  # what it wrote last may still be in the pipe
+            await asyncio.wait_for(asyncio.shield(self._launched.logging), 1.0)
+        last = self._publishable(self._launched.log.last)
+        self._why = f"the model runner {how}: {last}" if last else f"the model runner {how}"
+        return self._why
+
+    def _publishable(self, words: str) -> str:
+        """llama.cpp's own words, of one line, without the place of the file."""
+        return readable(words.replace(self.spec.path, self.spec.name), _LONGEST_MESSAGE)
 
     def _settings(self, settings: SupervisorSettings) -> RunnerSettings:
-        options = self.spec.options
+        options = self.plan.options  # within bounds, as the request's own need not be
         return RunnerSettings(
             path=self.spec.path,
             socket=str(self.socket),
             context_length=self.plan.context_length,
             parallel=self.plan.parallel,
             num_batch=options.num_batch,
-            num_gpu=options.num_gpu,
+            num_gpu=options.num_gpu if options.num_gpu >= 0 else self.plan.gpu_layers,
             main_gpu=options.main_gpu,
             use_mmap=options.use_mmap,
             num_thread=options.num_thread,
             kv_cache_type=settings.kv_cache_type,
             flash_attention=_FLASH.get(settings.flash_attention),
             is_embedding=self.spec.is_embedding,
+            projector=self.spec.projector,
             parent_pid=os.getpid(),
         )
+
+
+class _ProgressLog:
+    """How far a load is, in the log: every tenth of it, or after some seconds; a quick one says nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._started = self._told_at = time.monotonic()
+        self._told = 0.0
+
+    def __call__(self, progress: float) -> None:
+        now = time.monotonic()
+        if now - self._told_at < _TOLD_EVERY_S and (progress - self._told < _TOLD_EVERY or now - self._started < 1):
+            return
+        self._told_at, self._told = now, progress
+        log.info("loading name=%s progress=%.0f%% seconds=%.1f", self._name, progress * 100, now - self._started)
+
+
+def _measured(plan: LoadPlan, ready: Mapping[Any, Any]) -> LoadPlan:
+    """The plan with the bytes that the runner counted, where it did."""
+    match ready:
+        case {"host_bytes": int(host), "device_bytes": int(device)} if host >= 0 and device >= 0:
+            return replace(plan, size=host + device, size_vram=device)
+        case {"is_on_gpu": False}:
+            return replace(plan, size_vram=0)
+    return plan
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

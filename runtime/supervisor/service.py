@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import InputInvalid, RuntimeFailure
+from runtime.errors import InputInvalid, QueueFull, RuntimeFailure
 from runtime.failures import error_event
 from runtime.messages import ModelSpec
 from runtime.supervisor.fleet import Fleet
@@ -16,6 +17,7 @@ from runtime.wire import FrameInvalid, encode_frame, read_frame
 
 _REQUEST_S = 10.0
 _MOST_CONNECTIONS = 4096
+_LONGEST_CALLER = 256
 
 
 class Service:
@@ -45,7 +47,9 @@ class Service:
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) <= _MOST_CONNECTIONS:
+            if len(self._connections) > _MOST_CONNECTIONS:
+                _send(writer, _refusal(QueueFull("server busy, please try again", retry_after_s=1)))
+            else:
                 await self._answer(reader, writer)
         except (OSError, FrameInvalid, TimeoutError, asyncio.CancelledError):
             pass  # the client left, makes no sense, or we are closing: there is nobody to tell
@@ -63,7 +67,7 @@ class Service:
                 return
             _send(writer, await self._fact(request))
         except RuntimeFailure as error:
-            _send(writer, error_event(error))
+            _send(writer, _refusal(error))
         await writer.drain()
 
     async def _fact(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -85,21 +89,29 @@ class Service:
             spec = ModelSpec.from_json(request["spec"])
             keep_alive = request.get("keep_alive")
             keep_alive_s = None if keep_alive is None else float(keep_alive)
+            caller = str(request.get("caller") or "")[:_LONGEST_CALLER]
         except (KeyError, TypeError, ValueError) as error:
             raise InputInvalid(f"the lease cannot be read: {error!r}") from None
         hang_up = asyncio.ensure_future(reader.read(1))  # a client says nothing more: readable means closed
         try:
-            runner = await self._wait_for_runner(spec, keep_alive_s, hang_up, writer)
+            runner = await self._wait_for_runner(spec, keep_alive_s, caller, hang_up, writer)
             if runner is not None:
                 await self._hold(runner, hang_up, writer)
         finally:
             hang_up.cancel()
 
     async def _wait_for_runner(
-        self, spec: ModelSpec, keep_alive_s: float | None, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter
+        self,
+        spec: ModelSpec,
+        keep_alive_s: float | None,
+        caller: str,
+        hang_up: asyncio.Future[bytes],
+        writer: asyncio.StreamWriter,
     ) -> Runner | None:
         """The leased runner; None where the client left before it was there."""
-        lease = asyncio.ensure_future(self._fleet.lease(spec, keep_alive_s, lambda event: _send(writer, event)))
+        lease = asyncio.ensure_future(
+            self._fleet.lease(spec, keep_alive_s, lambda event: _send(writer, event), caller=caller)
+        )
         try:
             await _first_of(lease, hang_up)
         except asyncio.CancelledError:
@@ -114,6 +126,7 @@ class Service:
     async def _hold(self, runner: Runner, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter) -> None:
         """Keep the lease until the client hangs up; tell it if the runner ends before."""
         ended = asyncio.ensure_future(runner.ended.wait())
+        began = time.monotonic()
         try:
             _send(
                 writer,
@@ -130,7 +143,13 @@ class Service:
                 await asyncio.wait({hang_up})
         finally:
             ended.cancel()
-            self._fleet.release(runner)
+            self._fleet.release(runner, time.monotonic() - began)
+
+
+def _refusal(error: RuntimeFailure) -> dict[str, Any]:
+    """The event of `error`, with when to ask again where that is known."""
+    later = {key: error.detail[key] for key in ("retry_after_s",) if key in error.detail}
+    return error_event(error) | later
 
 
 def _send(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,16 @@ def runner(identity: str, *, size: int = 10, leases: int = 0, keep: float = 300,
     return RunnerState(identity, f"/{identity}", state.pop("plan", plan(size)), leases, keep, **state)
 
 
-OTHER = plan(num_thread=3)
+class _Refused:
+    """Equal to any refusal: errors have no equality of their own."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refuse)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+OTHER, REFUSED = plan(num_thread=3), _Refused()
 DECISIONS = [
     pytest.param([], plan(), Load(), id="nothing is loaded"),
     pytest.param([runner("m")], plan(), Share(), id="it is loaded"),
@@ -42,6 +52,25 @@ DECISIONS = [
     pytest.param(
         [runner("a"), runner("b", keep=5), runner("c")], plan(), Evict(("b",)), id="shortest keep-alive first"
     ),
+    pytest.param(
+        [runner("a", used_at=2), runner("b", used_at=1, keep=900), runner("c", used_at=3)],
+        plan(),
+        Evict(("b",)),
+        id="the least recently used first, however long it was to stay",
+    ),
+    pytest.param(
+        [runner("a", used_at=1, keep=-1), runner("b", used_at=2), runner("c", used_at=3)],
+        plan(),
+        Evict(("b",)),
+        id="what is to stay for ever goes last",
+    ),
+    pytest.param(
+        [runner("a", size=20, used_at=1), runner("b", size=60, used_at=2)],
+        plan(75),
+        Evict(("b",)),
+        id="nothing goes in vain",
+    ),
+    pytest.param([runner("m")], plan(101, num_thread=3), REFUSED, id="reloaded larger than all there is"),
     pytest.param([runner("a", keep=-1), runner("b"), runner("c")], plan(), Evict(("b",)), id="endless keep-alive last"),
     pytest.param([runner("a", leases=1), runner("b"), runner("c")], plan(), Evict(("b",)), id="never a busy one"),
     pytest.param([runner("a", size=60), runner("b", size=30)], plan(35), Evict(("a",)), id="as few as make room"),
@@ -69,6 +98,34 @@ def test_what_can_never_fit_is_refused_with_figures() -> None:
 
     assert isinstance(decision, Refuse)
     assert str(decision.error) == "model requires more memory (3.0 GiB) than the budget allows (1.0 GiB)"
+
+
+def on_gpu(size: int, vram: int) -> LoadPlan:
+    return replace(plan(size), size_vram=vram)
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted", "decision"),
+    [
+        (on_gpu(80, 80), plan(90), Load()),
+        (on_gpu(90, 30), on_gpu(90, 50), Evict(("a",))),
+        (on_gpu(60, 40), on_gpu(60, 41), Evict(("a",))),
+        (on_gpu(60, 40), on_gpu(60, 40), Load()),
+    ],
+)
+def test_memory_of_the_machine_and_of_accelerators_are_counted_apart(
+    taken: LoadPlan, wanted: LoadPlan, decision: object
+) -> None:
+    loaded = [runner("a", plan=taken)]
+
+    assert decide("m", wanted, loaded, max_loaded=3, budget_bytes=90, vram_bytes=80) == decision
+
+
+def test_what_no_accelerator_holds_is_refused_with_figures() -> None:
+    decision = decide("m", on_gpu(3 * 2**30, 2 * 2**30), [], max_loaded=3, budget_bytes=2**30, vram_bytes=2**30)
+
+    assert isinstance(decision, Refuse)
+    assert str(decision.error) == "model requires more accelerator memory (2.0 GiB) than there is (1.0 GiB)"
 
 
 states = st.builds(
