@@ -25,7 +25,7 @@ from runtime.parsing.choice import (
 from runtime.parsing.forced import ForcedCall, call_schema
 from runtime.parsing.harmony import renamed_tools
 from runtime.parsing.probe import Probe, probe
-from runtime.prompts import count_images, mark_images, without_old_reasoning
+from runtime.prompts import images_of, mark_images, without_old_reasoning
 from runtime.structured.schema import Constraint, constraint
 from runtime.templates.chat import ChatTemplate
 from runtime.templates.choose import HARMONY
@@ -38,11 +38,14 @@ _FREE = Format("passthrough")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model continues. is_cut: it is not all that the client sent, or will not be."""
+    """What the model continues. is_cut: it is not all that the client sent, or will not be.
+
+    images: base64, each where the text has `[img-N]`, N counting from 0.
+    """
 
     text: str
     messages: Sequence[JSON] = ()
-    images: int = 0
+    images: tuple[str, ...] = ()
     is_cut: bool = False
 
     @property
@@ -52,7 +55,7 @@ class Prompt:
         return last if last.get("role") == "assistant" and not last.get("tool_calls") else None
 
     def debug_info(self) -> JSON:
-        counted = {"image_count": self.images} if self.images else {}
+        counted = {"image_count": len(self.images)} if self.images else {}
         return {"rendered_template": self.text} | counted
 
 
@@ -117,9 +120,9 @@ class Dialogue:
         return _characters(templates.go.render(Values(messages=messages, tools=tools, think=think)))
 
     def final(self, messages: Sequence[JSON], text: str, *, is_cut: bool) -> Prompt:
-        """The prompt of messages that have been chosen; rendered once more where images must be told apart."""
-        images = count_images(messages)
-        if images and self.model.templates.uses_go:
+        """The prompt of messages that have been chosen; rendered once more where there are images to be put in."""
+        images = images_of(messages)
+        if images:
             text = self.render(mark_images(messages))
         return Prompt(text, messages, images, is_cut)
 
@@ -128,10 +131,17 @@ class Dialogue:
         go = load(template) if template else self._filling
         tools, think = self._shown
         if suffix:
+            prompt = mark_images(messages[-1:])[0]["content"] if images_of(messages) else prompt
             values = Values(prompt=prompt, suffix=suffix, think=think)
         else:
-            values = Values(messages=messages, tools=tools, think=think)
-        return Prompt(_characters(go.render(values)), messages, count_images(messages))
+            values = Values(messages=mark_images(messages), tools=tools, think=think)
+        return Prompt(_characters(go.render(values)), messages, images_of(messages))
+
+    @staticmethod
+    def bare(text: str, images: Sequence[str]) -> Prompt:
+        """A prompt that no template is put around."""
+        marked = mark_images([{"content": text, "images": images}]) if images else [{"content": text}]
+        return Prompt(marked[0]["content"], images=tuple(images))
 
     def constraint(self, wanted: object) -> Constraint | None:
         """What the answer is held to: a call where one is forced, else the `format` of the request.

@@ -114,7 +114,7 @@ class _Trials:
         self._left -= 1
         kept = _from(self._messages, start)
         prompt = self._render(kept)
-        images = self._image_tokens * count_images(kept)
+        images = self._image_tokens * len(images_of(kept))
         # a token is at least one byte, save a begin token: short prompts need no round trip to be counted
         is_over = len(prompt.encode()) + images >= self._limit and self._count(prompt) + images > self._limit
         return Fitted(prompt, kept, len(self._messages) - len(kept), is_over)
@@ -143,12 +143,13 @@ class _Trials:
         raise refusal or TemplateFailed("template error: no message can begin the conversation")
 
 
-def count_images(messages: Sequence[Message]) -> int:
-    return sum(len(message.get("images") or ()) for message in messages)
+def images_of(messages: Sequence[Message]) -> tuple[str, ...]:
+    """All images, in order."""
+    return tuple(image for message in messages for image in message.get("images") or ())
 
 
 def mark_images(messages: Sequence[Message]) -> list[Message]:
-    """Each image as `[img-N]`, N from 0 over all messages: where a text has `[img]`, else before the text."""
+    """Each image as `[img-N]`, N from 0 over all messages: where a text has that already or `[img]`, else before it."""
     marked, number = [], 0
     for message in messages:
         content, before = message.get("content", ""), ""
@@ -156,7 +157,7 @@ def mark_images(messages: Sequence[Message]) -> list[Message]:
             mark = f"[img-{number}]"
             if "[img]" in content:
                 content = content.replace("[img]", mark, 1)
-            else:
+            elif mark not in content:
                 before += mark
             number += 1
         marked.append(message | {"content": before + content})

@@ -26,11 +26,11 @@ def open_store(path: Path) -> Store:
 
 
 def push_model(
-    store: Store, name: str, weights: Path | None, *, config: dict[str, Any] | None = None, **layers: str
+    store: Store, name: str, weights: Path | None, *, config: dict[str, Any] | None = None, **layers: str | bytes
 ) -> Digest:
     """Store a model; `layers` by Ollama kind, e.g. `system="be brief"`. Returns the manifest's digest."""
     described = [(OLLAMA + "model", weights.read_bytes())] if weights is not None else []
-    described += [(OLLAMA + kind, text.encode()) for kind, text in layers.items()]
+    described += [(OLLAMA + kind, raw.encode() if isinstance(raw, str) else raw) for kind, raw in layers.items()]
     return push_layers(store, name, described, config=config or {})
 
 

@@ -15,6 +15,7 @@ DOORS = {
     "jwt": ("auth/",),
     "llama_cpp": ("runtime/runner/",),
     "llguidance": ("runtime/runner/grammar.py",),
+    "PIL": ("runtime/runner/pixels.py",),
     "jinja2": ("runtime/templates/jinja.py",),
     "urllib3": ("registry/remotes/",),
     "sqlalchemy": ("storage/", "auth/"),

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from runtime.api.answer import Running, Whole
-from runtime.api.errors import Refused, not_supported
+from runtime.api.errors import Refused
 from runtime.api.replies import one_object
 from runtime.api.serving import NOT_FOUND, Call
 from runtime.dialogue import Dialogue
@@ -41,8 +41,6 @@ def chat() -> Response:
         if call.body.flag("_debug_render_only", False):
             lease.close()
             return one_object(_reply(call, done=False, _debug_info=prompt.debug_info()))
-        if prompt.images:
-            raise not_supported("images")
         reading = dialogue.reading(prompt)
         request = call.generation(model, prompt, options, reading, constraint)
         running = Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response
 
 from runtime.api.answer import Chunk, Running, Whole
-from runtime.api.errors import Refused, not_supported
+from runtime.api.errors import Refused
 from runtime.api.replies import one_object
 from runtime.api.serving import NOT_FOUND, Call
 from runtime.dialogue import Dialogue, Prompt
@@ -39,8 +39,6 @@ def generate() -> Response:
         prompt = _prompt(call, dialogue, lease)
         if call.body.flag("_debug_render_only", False):
             return _rendered(call, lease, prompt)
-        if prompt.images:
-            raise not_supported("images")
         is_raw = call.body.flag("raw", False)
         reading = dialogue.raw_reading(prompt) if is_raw else dialogue.reading(prompt)
         request = call.generation(model, prompt, options, reading, constraint)
@@ -71,14 +69,14 @@ def _prompt(call: Call, dialogue: Dialogue, lease: Lease) -> Prompt:
     body, model = call.body, dialogue.model
     text, suffix, images = body.text("prompt"), body.text("suffix"), body.texts("images")
     if body.flag("raw", False):
-        return call.measured(lease, Prompt(text, images=len(images)))
+        return call.measured(lease, dialogue.bare(text, images))
     stored = model.messages if body.integers("context") is None else ()
     user: JSON = {"role": "user", "content": text, "images": images}
     messages = assemble(body.text("system") or model.system, stored, [user])
     if body.text("template") or suffix:
         return call.measured(lease, dialogue.direct(messages, text, suffix, template=body.text("template")))
     if not dialogue.has_template:
-        return call.measured(lease, Prompt(text, images=len(images)))
+        return call.measured(lease, dialogue.bare(text, images))
     return call.prompt(lease, dialogue, messages)
 
 

@@ -23,6 +23,7 @@ from storage.store import Store
 from tests.stored_models import open_store, push_layers, push_model
 from tests.supervised import Supervised, start_supervisor
 from tests.tiny_gguf import write_tiny_gguf
+from tests.tiny_projector import write_tiny_projector
 
 THINKING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
@@ -96,7 +97,10 @@ def ollama_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for name, template in GO_TEMPLATES.items():
         push_model(store, name, tiny, template=template)
     push_model(store, "both", write_tiny_gguf(path / "both.gguf", chat_template=TOOLS), template="<{{ .Prompt }}>")
-    push_model(store, "seeing", tiny, template=GO_TEMPLATES["go-chat"], projector="a projector")
+    projector = write_tiny_projector(path / "projector.gguf").read_bytes()
+    push_model(store, "seeing", tiny, template=GO_TEMPLATES["go-chat"], projector=projector)
+    push_model(store, "seeing-jinja", tiny, projector=projector)
+    push_model(store, "blind", tiny, projector=b"no projector")
     push_model(store, "deepseek-r1", tiny, template=GO_TEMPLATES["go-chat"])
     push_model(store, "surrogate", write_tiny_gguf(path / "half.gguf", chat_template='a{{ "\\ud800" }}b'))
     push_model(store, "begun", write_tiny_gguf(path / "begun.gguf", chat_template=TURNS))

@@ -134,10 +134,10 @@ def test_images_are_numbered_over_the_kept_messages(ollama: FlaskClient) -> None
 
 
 def test_images_count_against_the_context(ollama: FlaskClient) -> None:
-    """Two of them count for more than a window of 1,024 tokens holds."""
-    messages = [{"role": "user", "content": "a", "images": ["AAAA"]}, *TALK[1:]]
+    """Three of them count for more than a window of 2,048 tokens holds."""
+    messages = [{"role": "user", "content": "a", "images": ["AAAA", "AAAA"]}, *TALK[1:]]
     messages[-1] = messages[-1] | {"images": ["AAAA"]}
-    asked = {"messages": messages, "options": {"num_ctx": 1024}, "_debug_render_only": True}
+    asked = {"messages": messages, "options": {"num_ctx": 2048}, "_debug_render_only": True}
     shown = post(ollama, "/api/chat", model="seeing", **asked).json
 
     assert shown["_debug_info"]["image_count"] == 1
