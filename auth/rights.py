@@ -32,8 +32,8 @@ _TABLE: Final[tuple[tuple[Right, str, str], ...]] = (
     (Right.READ_MODELS, "GET", "/api/ps /v1/models /v1/models/*"),
     (Right.READ_MODELS, "POST", "/api/show"),
     # models: ask
-    (Right.INFER, "POST", "/api/generate /api/chat /api/embed /api/embeddings"),
-    (Right.INFER, "POST", "/v1/chat/completions /v1/completions /v1/embeddings /v1/responses"),
+    (Right.INFER, "POST", "/api/generate /api/chat /api/embed /api/embeddings /api/rerank"),
+    (Right.INFER, "POST", "/v1/chat/completions /v1/completions /v1/embeddings /v1/rerank /v1/responses"),
     (Right.INFER, "POST", "/v1/messages /v1/messages/count_tokens /v1/audio/transcriptions"),
     (Right.INFER, "GET POST", "/api/experimental/web_search /api/experimental/web_fetch"),
     # models: change; the handler checks the repositories that the body names

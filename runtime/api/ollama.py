@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response
 
 from auth.access import current_gate
@@ -10,8 +12,10 @@ from runtime.api.durations import local_time
 from runtime.api.embed import embed, embeddings
 from runtime.api.generate import generate
 from runtime.api.replies import one_object, refusal
+from runtime.api.rerank import rerank, rerank_v1
 from runtime.api.serving import supervisor
 from runtime.errors import RuntimeFailure
+from runtime.messages import Loaded
 from storage.errors import StorageError
 from storage.reference import ModelName
 
@@ -21,27 +25,34 @@ bp = Blueprint("ollama", __name__)
 @bp.get("/api/ps")
 def ps() -> Response:
     """The loaded models that the caller may see, the one that stays longest first."""
-    visible = [model for model in supervisor().ps() if current_gate().may_see(ModelName.parse(model.name).repository)]
-    loaded = sorted(visible, key=lambda model: -model.expires_at)
-    models = [
-        {
-            "name": model.name,
-            "model": model.name,
-            "size": model.size,
-            "digest": model.digest,
-            "details": model.details,
-            "expires_at": local_time(model.expires_at),
-            "size_vram": model.size_vram,
-            "context_length": model.context_length,
-        }
-        for model in loaded
-    ]
-    return one_object({"models": models})
+    loaded = sorted(supervisor().ps(), key=lambda model: -model.expires_at)
+    return one_object({"models": [shown for shown in map(_shown, loaded) if shown is not None]})
+
+
+def _shown(model: Loaded) -> dict[str, Any] | None:
+    """A runner under the first of its names that the caller may see; one runner serves all that share its weights."""
+    names = zip(model.names or (model.name,), model.digests or (model.digest,), strict=False)
+    visible = ((name, digest) for name, digest in names if current_gate().may_see(ModelName.parse(name).repository))
+    name, digest = next(visible, (None, None))
+    if name is None:
+        return None
+    return {
+        "name": name,
+        "model": name,
+        "size": model.size,
+        "digest": digest,
+        "details": model.details,
+        "expires_at": local_time(model.expires_at),
+        "size_vram": model.size_vram,
+        "context_length": model.context_length,
+    }
 
 
 bp.add_url_rule("/api/generate", view_func=generate, methods=["POST"])
 bp.add_url_rule("/api/chat", view_func=chat, methods=["POST"])
 bp.add_url_rule("/api/embed", view_func=embed, methods=["POST"])
 bp.add_url_rule("/api/embeddings", view_func=embeddings, methods=["POST"])
+bp.add_url_rule("/api/rerank", view_func=rerank, methods=["POST"])
+bp.add_url_rule("/v1/rerank", view_func=rerank_v1, methods=["POST"])
 bp.register_error_handler(RuntimeFailure, refusal)
 bp.register_error_handler(StorageError, refusal)

@@ -52,6 +52,11 @@ def settings() -> RuntimeSettings:
     return found
 
 
+def caller() -> str:
+    """Whose request it is: the one with whom its prompts are shared, and whose turn in a queue it takes."""
+    return current_gate().identify().principal
+
+
 @dataclass(frozen=True)
 class Call:
     """One request for inference. `model_name`: exactly as the client wrote it, which is how replies repeat it."""
@@ -102,7 +107,8 @@ class Call:
             spec = model_spec(store(), model, load)
         except BlobUnknown:
             raise Refused(404, TRY_PULLING.format(self.model_name)) from None
-        return supervisor().lease(spec, self.keep_alive_s, is_cancelled=self.is_cancelled), sample
+        lease = supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
+        return lease, sample
 
     def load_only(self, model: Model) -> str:
         """Load the model, or unload it for a keep-alive of 0. Returns the `done_reason` to report."""
@@ -163,6 +169,8 @@ class Call:
             format=constraint.to_json() if constraint is not None else None,
             thought=reading.thought if constraint is not None else None,
             special=reading.special,
+            images=prompt.images,
+            caller=caller(),
         )
 
     def check_images(self, model: Model, images: Sequence[str]) -> None:

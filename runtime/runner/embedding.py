@@ -1,197 +1,145 @@
-"""Texts to vectors: many short ones in one step, long ones over several where the model allows it."""
+"""Texts to vectors and scores: inputs of all calls share every step, and no call waits for another's end."""
 
 from __future__ import annotations
 
-import base64
 from collections import deque
-from dataclasses import dataclass, field
+from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
+import llama_cpp.llama_cpp as ll
 
-from runtime.errors import InputInvalid, PromptTooLong, RuntimeFailure
-from runtime.runner.library import (
-    MOST_SEQUENCES,
-    POOLING_CLS,
-    POOLING_LAST,
-    POOLING_MEAN,
-    Batch,
-    Context,
-    Model,
-    Vocabulary,
-)
+from runtime.errors import InputInvalid, RuntimeFailure
+from runtime.failures import error_event
+from runtime.runner.embed_job import EmbedJob, PairTokens, Vector, input_tokens
+from runtime.runner.library import Model, Vocabulary
+from runtime.runner.pooling import POOLING_RANK, Lane, Part, lane_of
 from runtime.runner.sequence import Sink
 from runtime.runner.settings import RunnerSettings
 
-_STEP_TOKENS = 512
-_SMALLEST_NORM = 1e-12
-Vector = NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class Partial:
-    """An input of which some tokens are computed: their sum, and the last vector seen."""
-
-    read: int = 0
-    total: Vector | None = None
-
-
-@dataclass(slots=True, eq=False)
-class EmbedJob:
-    """The inputs of one call. `waiting` are token ids; vectors are sent in the order of inputs."""
-
-    sink: Sink
-    waiting: deque[list[int]]
-    prompt_tokens: int
-    partial: Partial = field(default_factory=Partial)
-
-    @property
-    def is_between_inputs(self) -> bool:
-        """Whether the context holds nothing that the next step needs."""
-        return not self.partial.read
+__all__ = ["EmbedJob", "Embedder"]
 
 
 class Embedder:
-    """A context of its own, apart from the one that generates: pooling is fixed when a context is made, and every
-    token is an output here, which would make each step of generation pay for logits that nobody reads.
-    """
+    """The jobs of one model. Not for several threads, apart from `job` and `rank_job`."""
 
     def __init__(self, model: Model, settings: RunnerSettings, threads: int) -> None:
         """Raises LoadFailed."""
-        self._vocabulary = model.vocabulary
+        self._model, self._settings, self._threads = model, settings, threads
         self.limit = max(min(settings.context_length, model.trained_context or settings.context_length), 1)
-        self._pooling = model.pooling if model.pooling in {POOLING_CLS, POOLING_LAST} else POOLING_MEAN
-        self._in_slices = _is_causal(model, settings, threads)
-        step = max(settings.num_batch, _STEP_TOKENS) if self._in_slices else max(self.limit, _STEP_TOKENS)
-        self._context = Context(
-            model,
-            cells=max(self.limit, step),
-            sequences=min(MOST_SEQUENCES, step),
-            step_tokens=step,
-            threads=threads,
-            settings=settings,
-            embeds=True,
-            pooling=0 if self._in_slices else self._pooling,
-        )
-        self._batch = Batch(step)
-        self._sequences = min(MOST_SEQUENCES, step)
+        self.ranks = model.pooling == POOLING_RANK
+        self._jobs: deque[EmbedJob] = deque()
+        self._suspects: set[EmbedJob] = set()  # a step that they shared has failed: each is computed alone once
+        self._lanes = {self.ranks: self._make_lane(self.ranks)}
 
     def job(self, inputs: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
-        """Read `inputs` into tokens. Raises PromptTooLong."""
-        prompts = deque(input_tokens(text, self._vocabulary, self.limit, truncate=truncate) for text in inputs)
-        return EmbedJob(sink, prompts, sum(map(len, prompts)))
+        """Read `inputs` into tokens, in any thread. Raises PromptTooLong."""
+        vocabulary = self._model.vocabulary
+        return EmbedJob(sink, [input_tokens(text, vocabulary, self.limit, truncate=truncate) for text in inputs])
 
-    def step(self, job: EmbedJob) -> bool:
-        """Compute one batch of `job` and send the vectors it completes. True once all are sent.
+    def rank_job(self, query: str, documents: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
+        """Read a query and each of `documents` into tokens, in any thread. Raises PromptTooLong, InputInvalid."""
+        if not self.ranks:
+            raise InputInvalid("the model does not rank documents")
+        vocabulary, pair = self._model.vocabulary, self._pair
+        inputs = [pair.of(query, text, vocabulary, self.limit, truncate=truncate) for text in documents]
+        return EmbedJob(sink, inputs, ranks=True)
 
-        Raises InputInvalid where a vector is no vector, RuntimeFailure where llama.cpp cannot compute.
-        """
-        if not job.partial.read:
-            self._context.clear()
-        if job.waiting:
-            vectors = self._sliced_step(job) if self._in_slices else self._whole_step(job)
-            if vectors:
-                data = base64.b64encode(np.stack(vectors).astype("<f4").tobytes()).decode("ascii")
-                job.sink.send({"event": "vectors", "width": len(vectors[0]), "data": data})
-        if job.waiting:
-            return False
-        job.sink.send({"event": "done", "prompt_tokens": job.prompt_tokens})
+    def submit(self, job: EmbedJob) -> None:
+        """Queue what `job` or `rank_job` made."""
+        self._jobs.append(job)
+
+    def cancel(self, job: EmbedJob) -> None:
+        """Forget a job, wherever it is."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+        self._suspects.discard(job)
+        for lane in self._lanes.values():
+            if lane.held is job:
+                lane.forget()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._jobs)
+
+    def step(self) -> bool:
+        """Compute one batch, of as many jobs as fit, and send what it completes. False where all of them rest."""
+        empty = [job for job in self._jobs if job.is_done]
+        for job in empty:
+            self._end(job)
+        held = {lane.held for lane in self._lanes.values()}
+        ready = [job for job in self._jobs if not job.sink.is_congested or job in held]
+        if not ready:
+            return bool(empty)
+        first = ready[0]
+        self._jobs.remove(first)
+        self._jobs.append(first)  # another is the first one next time
+        is_alone = first in self._suspects
+        sharing = [job for job in ready if job.ranks == first.ranks and job not in self._suspects]
+        try:
+            lane = self._lanes.get(first.ranks) or self._make_lane(first.ranks)
+        except RuntimeFailure as error:
+            self._fail(first, error)
+            return True
+        self._lanes[first.ranks] = lane
+        parts = lane.pack([first] if is_alone else sharing)
+        if not parts and lane.held is not None:
+            parts = lane.pack([lane.held])
+        self._compute(lane, parts)
+        if not self._jobs:
+            lane.rest()
         return True
 
-    def _whole_step(self, job: EmbedJob) -> list[Vector]:
-        """As many whole inputs as fit; llama.cpp joins the vectors of their tokens."""
-        self._batch.clear()
-        count = 0
-        while job.waiting and count < self._sequences and self._fits(len(job.waiting[0])):
-            self._batch.add_slice(job.waiting.popleft(), 0, count, wants_last=True)
-            count += 1
-        self._decode()
-        return [normalise(self._context.sequence_embedding(sequence)) for sequence in range(count)]
+    def _compute(self, lane: Lane, parts: list[Part]) -> None:
+        jobs = list(dict.fromkeys(part.job for part in parts))
+        try:
+            found = lane.compute(parts)
+        except RuntimeFailure as error:
+            lane.wipe()
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+            else:
+                self._suspects.update(jobs)
+            return
+        complete: dict[EmbedJob, list[Vector]] = {job: [] for job in jobs}
+        for part, vector in zip(parts, found, strict=True):
+            if vector is not None:
+                complete[part.job].append(vector)
+        for job, vectors in complete.items():
+            if vectors:
+                self._suspects.discard(job)
+                job.deliver(vectors)
+            if job.is_done:
+                self._end(job)
 
-    def _sliced_step(self, job: EmbedJob) -> list[Vector]:
-        """As many tokens as fit, of inputs one after the other; the last input may go on in the next step."""
-        self._batch.clear()
-        spans: list[tuple[int, int, int]] = []  # (first index, tokens, of an input this long)
-        while job.waiting and len(spans) < self._sequences and self._batch.size < self._batch.capacity:
-            tokens = job.waiting[0]
-            room = self._batch.capacity - self._batch.size
-            part = tokens[job.partial.read : job.partial.read + room]
-            if not self._may_begin(job, len(part), bool(spans)):
-                break
-            start = self._batch.size
-            self._batch.add_slice(part, job.partial.read, 0 if job.partial.read else len(spans), wants_last=True)
-            spans.append((start, len(part), len(tokens)))
-            if job.partial.read + len(part) < len(tokens):
-                break
-            job.waiting.popleft()
-            if job.partial.read:
-                break
-        self._decode()
-        return self._collect(job, spans)
+    def _end(self, job: EmbedJob) -> None:
+        job.finish()
+        self._jobs.remove(job)
 
-    def _may_begin(self, job: EmbedJob, part: int, has_others: bool) -> bool:
-        """An input that needs several steps gets them alone: its cells stay in the cache, under sequence 0."""
-        return not has_others or part == len(job.waiting[0])
+    def _fail(self, job: EmbedJob, error: RuntimeFailure) -> None:
+        job.sink.send(error_event(error))
+        self.cancel(job)
 
-    def _collect(self, job: EmbedJob, spans: list[tuple[int, int, int]]) -> list[Vector]:
-        vectors = []
-        partial = job.partial
-        for start, count, whole in spans:
-            rows = [self._context.token_embedding(start + offset) for offset in self._wanted(count)]
-            part: Vector = np.asarray(np.sum(rows, axis=0, dtype=np.float32))
-            if self._pooling == POOLING_MEAN and partial.total is not None:
-                part = part + partial.total
-            elif self._pooling == POOLING_CLS and partial.total is not None:
-                part = partial.total
-            partial.read, partial.total = partial.read + count, part
-            if partial.read == whole:
-                vectors.append(normalise(part))
-                partial.read, partial.total = 0, None
-        return vectors
+    def _make_lane(self, ranks: bool) -> Lane:
+        return lane_of(self._model, self._settings, self._threads, self.limit, ranks=ranks)
 
-    def _wanted(self, count: int) -> range:
-        """Which tokens of a slice count."""
-        if self._pooling == POOLING_MEAN:
-            return range(count)
-        return range(1) if self._pooling == POOLING_CLS else range(count - 1, count)
-
-    def _fits(self, count: int) -> bool:
-        return self._batch.size + count <= self._batch.capacity
-
-    def _decode(self) -> None:
-        self._batch.want_all()
-        result = self._context.decode(self._batch)
-        if result != 0:
-            raise RuntimeFailure(f"llama.cpp cannot compute the embedding (code {result})")
+    @cached_property
+    def _pair(self) -> PairTokens:
+        template = ll.llama_model_chat_template(self._model.pointer, b"rerank")
+        vocabulary = self._model.vocabulary
+        return _pair_tokens(self._model, vocabulary, template.decode("utf-8", "replace") if template else None)
 
 
-def input_tokens(text: str, vocabulary: Vocabulary, limit: int, *, truncate: bool) -> list[int]:
-    """The tokens of one input with the special ones around it, the text's tail cut to `limit`. Raises PromptTooLong."""
-    tokens = vocabulary.tokenize(text, add_special=True)
-    if not tokens:
-        fallback = vocabulary.begin if vocabulary.begin is not None else vocabulary.end
-        return [fallback or 0]  # an empty text has a vector, too
-    if len(tokens) <= limit:
-        return tokens
-    if not truncate:
-        raise PromptTooLong("the input length exceeds the context length")
-    closing = tokens[-1:] if tokens[-1] in {vocabulary.end, vocabulary.separator} else []
-    return tokens[: limit - len(closing)] + closing
+def _pair_tokens(model: Model, vocabulary: Vocabulary, template: str | None) -> PairTokens:
+    vocab = ll.llama_model_get_vocab(model.pointer)
+    separator = vocabulary.separator if ll.llama_vocab_get_add_sep(vocab) else None
+    end = vocabulary.end if vocabulary.end is not None else vocabulary.separator
+    end = end if ll.llama_vocab_get_add_eos(vocab) else None
+    return PairTokens(
+        template,
+        opening=_there(vocabulary.begin if vocabulary.adds_begin else None),
+        between=_there(end, separator),
+        closing=_there(end if end is not None else separator),
+    )
 
 
-def normalise(vector: Vector) -> Vector:
-    """(width,) of unit length. Raises InputInvalid where a number is none."""
-    wide = vector.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise InputInvalid("embedding contains NaN or Inf values")
-    unit: Vector = (wide / max(float(np.linalg.norm(wide)), _SMALLEST_NORM)).astype(np.float32)
-    return unit
-
-
-def _is_causal(model: Model, settings: RunnerSettings, threads: int) -> bool:
-    """Asked of a context of the smallest size: the header of a model does not always say."""
-    probe = Context(model, cells=32, sequences=1, step_tokens=32, threads=threads, settings=settings, embeds=True)
-    try:
-        return probe.is_causal
-    finally:
-        probe.close()
+def _there(*tokens: int | None) -> tuple[int, ...]:
+    return tuple(token for token in tokens if token is not None)

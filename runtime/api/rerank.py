@@ -1,0 +1,84 @@
+"""POST /api/rerank and /v1/rerank: documents in the order in which they answer a query.
+
+Request and answer are those that Jina and Cohere agree on; servers of both kinds of clients speak it. So are the
+scores: `relevance_score` lies between 0 and 1. A classifier's bare number goes through the logistic function, which
+keeps the order; a model that gives a probability by itself is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from runtime.api.errors import Refused, status_of
+from runtime.api.replies import encode, one_object
+from runtime.api.requests import Body
+from runtime.api.serving import TRY_PULLING, Call
+from runtime.errors import RuntimeFailure
+from storage.errors import StorageError
+
+JSON = dict[str, Any]
+_MOST_DOCUMENTS = 1000
+_DOCUMENTS = 'field "documents" must be a non-empty array of strings or of objects with a "text"'
+
+
+def rerank() -> Response:
+    """The answer, with refusals in the shape of /api."""
+    return one_object(_answer())
+
+
+def rerank_v1() -> Response:
+    """The same, with refusals in the shape of the OpenAI API."""
+    try:
+        return _v1(_answer())
+    except (RuntimeFailure, StorageError) as error:
+        status = status_of(error)
+        kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
+        return _v1({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, status)
+
+
+def _answer() -> JSON:
+    call = Call.from_request()
+    query, documents, top_n = _asked(call.body)
+    returns_documents = call.body.flag("return_documents", False)
+    truncate = call.body.flag("truncate", True)
+    model = call.find_model(TRY_PULLING)
+    if "rerank" not in model.capabilities:
+        raise Refused(400, f'"{call.model_name}" does not support rerank')
+    lease, _ = call.lease(model)
+    with lease:
+        ranking = lease.rerank(query, documents, truncate, is_cancelled=call.is_cancelled)
+    results: list[JSON] = []
+    for index in sorted(range(len(documents)), key=lambda index: -ranking.scores[index])[:top_n]:
+        result: JSON = {"index": index, "relevance_score": ranking.scores[index]}
+        results.append(result | ({"document": {"text": documents[index]}} if returns_documents else {}))
+    usage = {"prompt_tokens": ranking.prompt_tokens, "total_tokens": ranking.prompt_tokens}
+    return {"model": call.model_name, "results": results, "usage": usage}
+
+
+def _asked(body: Body) -> tuple[str, list[str], int]:
+    """Query, documents, and how many of them are wanted. Raises Refused."""
+    if not isinstance(body.raw("query"), str):
+        raise Refused(400, 'field "query" must be of type string')
+    given = body.raw("documents")
+    if not isinstance(given, list) or not given:
+        raise Refused(400, _DOCUMENTS)
+    if len(given) > _MOST_DOCUMENTS:
+        raise Refused(400, f"too many documents: {len(given)}, and {_MOST_DOCUMENTS} are the most of one call")
+    documents = [_document(each) for each in given]
+    top_n = body.integer("top_n", len(documents))
+    if top_n < 1:
+        raise Refused(400, 'field "top_n" must be at least 1')
+    return body.text("query"), documents, top_n
+
+
+def _document(given: object) -> str:
+    text = given.get("text") if isinstance(given, dict) else given
+    if not isinstance(text, str):
+        raise Refused(400, _DOCUMENTS)
+    return text
+
+
+def _v1(body: JSON, status: int = 200) -> Response:
+    return Response(encode(body) + b"\n", status, content_type="application/json")
