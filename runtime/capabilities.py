@@ -52,8 +52,12 @@ _TOOL_ANSWERS = (
 _CUTS_AT_CLOSE = ("content.split('</think>')", 'content.split("</think>")')
 
 
+_POOLING_RANK = 4  # llama.cpp's number for "a classifier gives a score"
+
+
 def of_weights(header: Header) -> list[str]:
     found = ["completion" if header.pooling_type is None else "embedding"]
+    found += ["rerank"] if header.pooling_type == _POOLING_RANK else []
     return found + [kind for kind in ("vision", "audio") if header.number(f"{kind}.block_count") is not None]
 
 

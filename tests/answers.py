@@ -10,6 +10,7 @@ import jsonschema
 from runtime.messages import GenerateRequest
 from runtime.options import SampleOptions
 from runtime.runner.engine import Engine
+from runtime.runner.sequence import Sequence
 from runtime.structured.schema import constraint
 
 
@@ -19,6 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.is_congested = False
+        self.is_gone = False
 
     def send(self, event: dict[str, Any]) -> None:
         self.events.append(event)
@@ -39,6 +41,13 @@ class Recorder:
     @property
     def logprobs(self) -> list[dict[str, Any]]:
         return [entry for event in self.events for entry in event.get("logprobs") or []]
+
+
+def start(engine: Engine, request: GenerateRequest, sink: Recorder) -> Sequence:
+    """Put a request in line."""
+    sequence = engine.prepare(request, sink)
+    engine.submit(sequence)
+    return sequence
 
 
 def ask(
@@ -65,10 +74,16 @@ def run(engine: Engine, *requests: GenerateRequest) -> list[Recorder]:
     """All of them side by side, to their end."""
     sinks = [Recorder() for _ in requests]
     for request, sink in zip(requests, sinks, strict=True):
-        engine.generate(request, sink)
+        start(engine, request, sink)
+    finish(engine)
+    return sinks
+
+
+def finish(engine: Engine) -> None:
+    """Let the engine do all it has to do."""
     for _ in range(50_000):
         if not engine.has_work:
-            return sinks
+            return
         engine.step()
     raise AssertionError("the engine does not come to an end")
 

@@ -1,104 +1,112 @@
-"""The loop of a runner: every step computes one token of each answer and a slice of each prompt, in one batch."""
+"""The loop of a runner: every step computes one token of each answer, and as much of waiting prompts as fits."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import RuntimeFailure
 from runtime.failures import error_event
 from runtime.messages import GenerateRequest
 from runtime.runner.embedding import Embedder, EmbedJob
 from runtime.runner.grammar import Grammars
-from runtime.runner.library import Batch, Context, Model
-from runtime.runner.scheduler import plan_step
+from runtime.runner.library import ABANDONED, Batch, Context, Model
+from runtime.runner.prompt import Span, read_prompt
+from runtime.runner.scheduler import TILE, plan_step
 from runtime.runner.sequence import Sequence, Sink
 from runtime.runner.settings import RunnerSettings
-from runtime.runner.slots import Slots
-from runtime.runner.threads import physical_cores
+from runtime.runner.slots import Slots, Taken
+from runtime.runner.threads import compute_threads
+from runtime.runner.turns import Turns
+
+if TYPE_CHECKING:
+    from runtime.runner.vision import Projector
 
 _DEFAULT_BATCH = 512
 
 
 class Engine:
-    """One model and everything that is asked of it. Single-threaded: `step` until `has_work` is false."""
+    """One model and everything that is asked of it. Single-threaded: `step` until `has_work` is false.
+
+    What is not about computing, reading a prompt of megabytes or seeing an image, may be done by other threads:
+    `prepare`, `embed_job` and `rank_job`. What they return is put in line by `submit`.
+    """
 
     def __init__(self, model: Model, settings: RunnerSettings) -> None:
         """Raises LoadFailed."""
         self._model = model
         self._settings = settings
-        self._threads = settings.num_thread if settings.num_thread > 0 else physical_cores()
+        self._threads = settings.num_thread if settings.num_thread > 0 else compute_threads()
         self.context_length = settings.context_length
         self.parallel = settings.parallel
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: Turns[Sequence] = Turns()
         self._running: list[Sequence] = []
-        self._jobs: deque[EmbedJob] = deque()
-        self._slots = Slots(self.parallel)
         self._grammars = Grammars(model.vocabulary)
         self._embedder: Embedder | None = None
+        self._making_embedder = threading.Lock()
         self._context: Context | None = None
+        self._projector: Projector | None = None
         if settings.is_embedding:
-            self._embedder = self._make_embedder()
-        else:
-            capacity = max(settings.num_batch if settings.num_batch > 0 else _DEFAULT_BATCH, 2 * self.parallel)
-            self._batch = Batch(capacity)
-            self._context = Context(
-                model,
-                cells=self.context_length * self.parallel,
-                sequences=self.parallel,
-                step_tokens=capacity,
-                threads=self._threads,
-                settings=settings,
-            )
+            self._embedder = Embedder(model, settings, self._threads)
+            return
+        self._projector = _projector(model, settings, self._threads)
+        wanted = settings.num_batch if settings.num_batch > 0 else _DEFAULT_BATCH
+        capacity = max(wanted, 2 * self.parallel, self._projector.cells_at_once if self._projector else 0)
+        self._batch = Batch(capacity)
+        self._context = Context(
+            model,
+            cells=self.context_length * self.parallel,
+            sequences=self.parallel,
+            step_tokens=capacity,
+            threads=self._threads,
+            settings=settings,
+        )
+        self._slots = Slots(self.parallel, copies=self._context.can_copy)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._running or self._waiting or self._jobs)
+        return bool(self._running or self._waiting) or (self._embedder is not None and self._embedder.has_work)
 
-    def generate(self, request: GenerateRequest, sink: Sink) -> Sequence:
-        """Queue a request. Raises InputInvalid, PromptTooLong."""
+    def prepare(self, request: GenerateRequest, sink: Sink) -> Sequence:
+        """Read a request. Raises InputInvalid, PromptTooLong."""
         if self._context is None:
             raise RuntimeFailure("the model only embeds: it does not generate text")
-        sequence = Sequence(request, sink, self._model.vocabulary, self.context_length, self._grammars)
-        self._waiting.append(sequence)
-        return sequence
+        vocabulary = self._model.vocabulary
+        prompt = read_prompt(request, vocabulary, self.context_length, self._projector)
+        if request.format is not None:
+            self._grammars.prepare()
+        return Sequence(request, prompt, sink, vocabulary, context_length=self.context_length, grammars=self._grammars)
 
-    def embed(self, inputs: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
-        """Queue texts to be embedded. Raises PromptTooLong, LoadFailed."""
-        if self._embedder is None:
-            self._embedder = self._make_embedder()
-        job = self._embedder.job(inputs, sink, truncate=truncate)
-        self._jobs.append(job)
-        return job
+    def embed_job(self, inputs: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
+        """Read texts to be embedded. Raises PromptTooLong, LoadFailed."""
+        return self._embeds().job(inputs, sink, truncate=truncate)
+
+    def rank_job(self, query: str, documents: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
+        """Read texts to be ranked. Raises PromptTooLong, LoadFailed, InputInvalid."""
+        return self._embeds().rank_job(query, documents, sink, truncate=truncate)
+
+    def submit(self, task: Sequence | EmbedJob) -> None:
+        """Put in line what was prepared."""
+        if isinstance(task, EmbedJob):
+            self._embeds().submit(task)
+        else:
+            self._waiting.add(task.caller, task)
 
     def cancel(self, task: Sequence | EmbedJob) -> None:
         """Forget a request wherever it is; its slot is free at once."""
         if isinstance(task, EmbedJob):
-            if task in self._jobs:
-                self._jobs.remove(task)
-        elif task in self._waiting:
-            self._waiting.remove(task)
+            self._embeds().cancel(task)
         elif task in self._running:
             self._retire(task)
+        elif task in self._waiting:
+            self._waiting.remove(task)
 
     def step(self) -> bool:
         """Compute one batch of every kind that is wanted. False where all of it had to rest."""
-        embedded = bool(self._jobs) and self._embed_step()
+        embedder = self._embedder
+        embedded = embedder is not None and embedder.has_work and embedder.step()
         return (self._context is not None and self._generate_step(self._context)) or embedded
-
-    def _embed_step(self) -> bool:
-        assert self._embedder is not None
-        job = self._jobs[0]
-        try:
-            is_done = self._embedder.step(job)
-        except RuntimeFailure as error:
-            job.sink.send(error_event(error))
-            is_done = True
-        if is_done:
-            self._jobs.popleft()
-        elif job.is_between_inputs:
-            self._jobs.rotate(-1)  # the next job's turn: a long one does not make a short one wait
-        return True
 
     def _generate_step(self, context: Context) -> bool:
         """One token of every answer, then a slice of every prompt, as far as the step goes.
@@ -116,22 +124,29 @@ class Engine:
         return bool(decoding) or any(shares)
 
     def _admit(self, context: Context) -> None:
-        """Give free slots to those who wait, in order of arrival."""
-        while self._waiting:
-            taken = self._slots.take(self._waiting[0].prompt)
-            if taken is None:
-                return
-            slot, shared = taken
-            if not context.drop(slot.number, shared):  # states that cannot be cut back are computed anew
-                context.drop(slot.number, 0)
-                shared = 0
-            slot.keep(shared)
-            sequence = self._waiting.popleft()
+        """Give free slots to those who wait, each caller in turn."""
+        while self._waiting and self._slots.has_free:
+            sequence = self._waiting.pop()
+            taken = self._slots.take(sequence.prompt.tokens, sequence.caller)
+            assert taken is not None
+            shared = self._make_lane(context, sequence, taken)
             self._running.append(sequence)
             try:
-                sequence.begin(slot, shared)
+                sequence.begin(taken.slot, shared)
             except RuntimeFailure as error:
                 self._fail(sequence, error)
+
+    def _make_lane(self, context: Context, sequence: Sequence, taken: Taken) -> int:
+        """Let the cache hold what `taken` says. Returns how many tokens of the prompt it has then: all, or none."""
+        slot, shared = taken.slot, sequence.prompt.whole(taken.shared)
+        if taken.source is not None:
+            context.copy(taken.source.number, slot.number)
+        if not context.cut(slot.number, shared):
+            shared = 0
+        if shared < taken.shared:
+            slot.keep(shared)
+            self._slots.note(slot)
+        return shared
 
     def _decode(self, context: Context) -> int:
         """Compute one token of each answer. Returns how many there were.
@@ -154,17 +169,45 @@ class Engine:
         return len(outputs)
 
     def _read(self, context: Context, sequence: Sequence, share: int) -> None:
-        """Compute the next `share` tokens of a prompt, and the answer's first one where that was all of it."""
+        """Compute up to `share` tokens of a prompt, or an image; and the answer's first token where that was all."""
         slot = sequence.slot
         assert slot is not None
-        tokens = sequence.prompt[sequence.read : sequence.read + share]
-        is_last = share == sequence.unread
+        part = sequence.prompt.part(sequence.read, share)
+        if isinstance(part, Span):
+            self._look(context, sequence, part)
+            return
+        is_last = len(part) == sequence.unread
         self._batch.clear()
-        index = self._batch.add_slice(tokens, sequence.read, slot.number, wants_last=is_last)
-        slot.append(tokens)
-        sequence.read += share
-        if self._compute(context, [sequence]) and is_last:
+        index = self._batch.add_slice(part, sequence.read, slot.number, wants_last=is_last)
+        if not self._compute(context, [sequence], watch=len(part) >= TILE):
+            return
+        slot.append(part)
+        sequence.read += len(part)
+        self._slots.note(slot)
+        if is_last:
             self._advance(context, sequence, index)
+
+    def _look(self, context: Context, sequence: Sequence, span: Span) -> None:
+        """Put an image into the cache."""
+        slot = sequence.slot
+        assert slot is not None and self._projector is not None
+        try:
+            code, _ = self._projector.decode(
+                context,
+                span.image,
+                span.embeddings,
+                position=sequence.read,
+                sequence=slot.number,
+                step_tokens=self._batch.capacity,
+            )
+        except RuntimeFailure as error:
+            self._fail(sequence, error)
+            return
+        if code != 0:
+            self._break(context, [sequence], code)
+            return
+        slot.append(sequence.prompt.tokens[span.start : span.end])
+        sequence.read = span.end
 
     def _advance(self, context: Context, sequence: Sequence, index: int) -> None:
         try:
@@ -175,24 +218,35 @@ class Engine:
         if reason is not None:
             self._end(sequence, reason)
 
-    def _compute(self, context: Context, sequences: list[Sequence]) -> bool:
-        """Compute the batch. False where llama.cpp cannot; its sequences have ended with an error then."""
-        result = context.decode(self._batch)
-        if result == 0:
+    def _compute(self, context: Context, sequences: list[Sequence], *, watch: bool = False) -> bool:
+        """Compute the batch. False where it was given up; its sequences have ended then.
+
+        watch: look meanwhile whether the one reader is still there.
+        """
+        is_abandoned: Callable[[], bool] | None = (lambda: sequences[0].sink.is_gone) if watch else None
+        code = context.decode(self._batch, is_abandoned)
+        if code == 0:
             return True
+        if code == ABANDONED:
+            self._retire(sequences[0])
+        else:
+            self._break(context, sequences, code)
+        return False
+
+    def _break(self, context: Context, sequences: list[Sequence], code: int) -> None:
+        """llama.cpp could not compute: nobody knows what the cache holds of these."""
         for sequence in sequences:
             slot = sequence.slot
             assert slot is not None
-            self._fail(sequence, RuntimeFailure(f"llama.cpp cannot compute the step (code {result})"))
-            context.drop(slot.number, 0)  # nobody knows what the cache holds of it
-            slot.keep(0)
-        return False
+            context.cut(slot.number, 0)
+            self._slots.forget(slot)
+            self._fail(sequence, RuntimeFailure(f"llama.cpp cannot compute the step (code {code})"))
 
     def _has_room(self, context: Context, sequence: Sequence) -> bool:
         """Whether one more token fits the window, after a shift where need be; else the answer ends here."""
         slot = sequence.slot
         assert slot is not None
-        length = len(slot.tokens)
+        length = len(slot.tokens) + sequence.prompt.surplus
         if length < self.context_length:
             return True
         if not (sequence.shifts and context.can_shift):
@@ -205,6 +259,7 @@ class Engine:
             return False
         context.move(slot.number, keep + dropped, -dropped)
         slot.shift(keep, dropped)
+        self._slots.note(slot)
         sequence.forget()
         return True
 
@@ -223,8 +278,12 @@ class Engine:
             self._slots.give_back(sequence.slot)
             sequence.slot = None
 
-    def _make_embedder(self) -> Embedder:
-        return Embedder(self._model, self._settings, self._threads)
+    def _embeds(self) -> Embedder:
+        """What embeds; models that generate get it with the first text. Raises LoadFailed."""
+        with self._making_embedder:
+            if self._embedder is None:
+                self._embedder = Embedder(self._model, self._settings, self._threads)
+            return self._embedder
 
     def facts(self) -> dict[str, Any]:
         """What the supervisor wants to know of a runner that is ready."""
@@ -234,6 +293,21 @@ class Engine:
             "weights_bytes": self._model.size,
             "is_on_gpu": self._settings.num_gpu != 0 and self._model.offloads,
         }
+
+
+def _projector(model: Model, settings: RunnerSettings, threads: int) -> Projector | None:
+    """What sees images; None for a model without. Raises LoadFailed."""
+    if not settings.projector:
+        return None
+    from runtime.runner.vision import Projector  # noqa: PLC0415  # its libraries are for those who have one
+
+    return Projector(
+        settings.projector,
+        model,
+        threads=threads,
+        use_gpu=settings.num_gpu != 0 and model.offloads,
+        most_cells=settings.context_length // 2,  # one photo should not be all that is talked about
+    )
 
 
 def _slot_number(sequence: Sequence) -> int:

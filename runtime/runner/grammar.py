@@ -108,6 +108,10 @@ class Grammars:
     def piece(self, token: int) -> bytes:
         return self._vocabulary.piece(token)
 
+    def prepare(self) -> None:
+        """Read the vocabulary now, a second for a large one, rather than when it is needed. Raises FormatInvalid."""
+        _ = self._tokenizer
+
     @cached_property
     def everything(self) -> NDArray[np.intp]:
         """All tokens."""

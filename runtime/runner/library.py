@@ -6,9 +6,11 @@ Nothing here knows of requests. Pointers stay inside; what comes out are ints, b
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import llama_cpp.llama_cpp as ll
 import numpy as np
@@ -20,21 +22,35 @@ from runtime.runner.settings import RunnerSettings
 POOLING_NONE, POOLING_MEAN, POOLING_CLS, POOLING_LAST = range(4)
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ, a constant of the build
 _CACHE_TYPES = {"f16": ll.GGML_TYPE_F16, "q8_0": ll.GGML_TYPE_Q8_0, "q4_0": ll.GGML_TYPE_Q4_0}
-_LOG_CONTINUES, _LOG_WARN, _LOG_ERROR = 5, 3, 4
+_LOG_CONTINUES, _LOG_INFO, _LOG_WARN, _LOG_ERROR = 5, 2, 3, 4
+_BUFFER_SIZE = re.compile(rb"(\S+)\s+\w+ buffer size =\s*(\d{1,9}\.\d+) MiB")  # which buffers, and how much
+_HOST_BUFFERS = (b"CPU", b"AMX", b"BLAS")
 _PIECE_BYTES = 256
+_LOOK_EVERY_S = 0.05
+_NEVER_ABORT = ll.ggml_abort_callback(0)
+ABANDONED = 2  # of Context.decode
 
 
 class Log:
-    """What llama.cpp says: warnings and errors go to stderr, and the last error is kept to explain a failed load."""
+    """What llama.cpp says: warnings and errors go to stderr, and the last error is kept to explain a failed load.
+
+    host_bytes, device_bytes: what it says it has taken of the machine's memory and of accelerators', files that it
+    maps counted whole.
+    """
+
+    _callback: ClassVar[Any] = None
 
     def __init__(self) -> None:
         self.last_error = ""
+        self.host_bytes = self.device_bytes = 0
         self._level = 0
-        self._callback = ll.llama_log_callback(self._take)  # kept: C holds no reference
-        ll.llama_log_set(self._callback, None)
+        Log._callback = ll.llama_log_callback(self._take)  # kept for as long as C may call it
+        ll.llama_log_set(Log._callback, None)
 
     def _take(self, level: int, text: bytes, _: Any) -> None:
         self._level = self._level if level == _LOG_CONTINUES else level
+        if self._level == _LOG_INFO:
+            self._measure(text)
         if self._level not in {_LOG_WARN, _LOG_ERROR}:
             return
         line = text.decode("utf-8", "replace")
@@ -42,9 +58,19 @@ class Log:
         if self._level == _LOG_ERROR and "failed to load model" not in line:
             self.last_error = line.strip()
 
+    def _measure(self, text: bytes) -> None:
+        taken = _BUFFER_SIZE.search(text)
+        if taken is None:
+            return
+        size = round(float(taken[2]) * 2**20)
+        if taken[1].startswith(_HOST_BUFFERS) or taken[1].endswith(b"_Host"):
+            self.host_bytes += size
+        else:
+            self.device_bytes += size
+
 
 class Vocabulary:
-    """Tokens and their spelling."""
+    """Tokens and their spelling. Threads may share it."""
 
     def __init__(self, model: Any) -> None:
         self._vocab = ll.llama_model_get_vocab(model)
@@ -54,7 +80,6 @@ class Vocabulary:
         self.separator = self._optional(ll.llama_vocab_sep)
         self.adds_begin = self.begin is not None and bool(ll.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}  # bounded by the vocabulary
-        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids of `text`, in which special tokens are parsed. add_special: those the model wants around it."""
@@ -102,11 +127,12 @@ class Vocabulary:
         return bool(ll.llama_vocab_is_control(self._vocab, token))
 
     def _read_piece(self, token: int) -> bytes:
-        length = ll.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, True)
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        length = ll.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
         if length < 0:
-            self._buffer = ctypes.create_string_buffer(-length)
-            length = ll.llama_token_to_piece(self._vocab, token, self._buffer, -length, 0, True)
-        return self._buffer.raw[: max(length, 0)]
+            buffer = ctypes.create_string_buffer(-length)
+            length = ll.llama_token_to_piece(self._vocab, token, buffer, -length, 0, True)
+        return buffer.raw[: max(length, 0)]
 
     def _optional(self, get: Callable[[Any], int]) -> int | None:
         token = int(get(self._vocab))
@@ -138,6 +164,8 @@ class Model:
         self.trained_context = int(ll.llama_model_n_ctx_train(self.pointer))
         self.embedding_width = int(ll.llama_model_n_embd_out(self.pointer))
         self.offloads = bool(ll.llama_supports_gpu_offload())
+        self.window = int(ll.llama_model_n_swa(self.pointer))  # tokens that some layers look back; 0 is all of them
+        self.has_state = bool(ll.llama_model_is_recurrent(self.pointer) or ll.llama_model_is_hybrid(self.pointer))
 
     def metadata(self, key: str) -> str | None:
         """The value of a key of the GGUF header, as text."""
@@ -220,29 +248,74 @@ class Context:
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = embeds  # see above
+        params.swa_full = False  # layers with a window keep the window only
         params.no_perf = True
         params.type_k = params.type_v = _CACHE_TYPES.get(settings.kv_cache_type, ll.GGML_TYPE_F16)
         if settings.flash_attention is not None:
             params.flash_attn_type = int(settings.flash_attention)
         if embeds:
             params.embeddings, params.pooling_type = True, pooling
+        else:
+            params.n_outputs_max = sequences  # logits are wanted after a prompt, not in it: their buffer is the largest
         self.pointer = ll.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise LoadFailed("llama.cpp cannot make a context: not enough memory, or settings it does not support")
         self._memory = ll.llama_get_memory(self.pointer)
         self._vocabulary_size = model.vocabulary.size
         self._embedding_width = model.embedding_width
+        self._window = model.window
         self.can_shift = bool(self._memory) and bool(ll.llama_memory_can_shift(self._memory))
+        self.can_copy = bool(self._memory) and not model.has_state  # a state is of one moment, which is rarely wanted
+        self._is_abandoned: Callable[[], bool] | None = None
+        self._looks_at = 0.0
+        self._abort = ll.ggml_abort_callback(self._should_abort)  # kept: C holds no reference
 
     @property
     def is_causal(self) -> bool:
         """Whether tokens see only what is before them, so that a sequence may be computed in slices."""
         return bool(self._memory) and bool(ll.llama_get_causal_attn(self.pointer))
 
-    def decode(self, batch: Batch) -> int:
-        """Compute one step. 0 is good, 1 means no room in the cache, less than 0 an error."""
+    def decode(self, batch: Batch, is_abandoned: Callable[[], bool] | None = None) -> int:
+        """Compute one step. 0 is good, 1 means no room in the cache, less than 0 an error.
+
+        is_abandoned: asked now and then while it lasts; once it says yes, nothing of the step is kept, and ABANDONED
+        comes back.
+        """
         batch.raw.n_tokens = batch.size
-        return int(ll.llama_decode(self.pointer, batch.raw))
+        if is_abandoned is None:
+            return int(ll.llama_decode(self.pointer, batch.raw))
+        self._is_abandoned, self._looks_at = is_abandoned, time.monotonic() + _LOOK_EVERY_S
+        ll.llama_set_abort_callback(self.pointer, self._abort, None)
+        try:
+            return int(ll.llama_decode(self.pointer, batch.raw))
+        finally:
+            ll.llama_set_abort_callback(self.pointer, _NEVER_ABORT, None)
+
+    def _should_abort(self, _: Any) -> bool:
+        """Called between any two operations of a step: some thousand times, so it has to be quick."""
+        now = time.monotonic()
+        if now < self._looks_at:
+            return False
+        self._looks_at = now + _LOOK_EVERY_S
+        return self._is_abandoned is not None and self._is_abandoned()
+
+    def cut(self, sequence: int, length: int) -> bool:
+        """Keep the first `length` positions, to go on from there. False where that cannot be: nothing is left then."""
+        if length and self.drop(sequence, length) and self._reaches(sequence, length):
+            return True
+        self.drop(sequence, 0)
+        return not length
+
+    def _reaches(self, sequence: int, length: int) -> bool:
+        """Whether the cells that a token at `length` looks back on are still there."""
+        if not self._window:
+            return True
+        first = ll.llama_memory_seq_pos_min(self._memory, sequence)  # of the layers with a window; -1 is none at all
+        return bool(0 <= first <= max(length - self._window, 0))
+
+    def copy(self, source: int, target: int) -> None:
+        """Let `target` have the cells of `source` and no others; only where `can_copy`."""
+        ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop(self, sequence: int, start: int, end: int = -1) -> bool:
         """Forget the cells of positions from `start` up to `end` (-1: all that follow). False: it cannot be done."""

@@ -13,15 +13,19 @@ def plan_step(decoding: int, unread: Sequence[int], limit: int) -> list[int]:
 
     decoding: sequences that put in one token each; they always go first, so a long prompt never stalls them.
     unread: prompt tokens each reading sequence still has, in order of arrival. Returns as many counts, in that order.
-    What is left is shared evenly, and what a short prompt does not need goes to longer ones: the short one answers
-    soon, and long ones move in every step. Prompts are cut between tiles, never leaving less than one at the end, so
-    that the same kernels read a prompt whoever else is there, and the answer is the same.
+    What is left goes to the shortest first: prompts that are read one after the other are answered sooner on average
+    than prompts that are read side by side, and the last no later. The first that came moves in every step, whatever
+    shorter ones come after it. Prompts are cut between tiles, never leaving less than one at the end, so that the same
+    kernels read a prompt whoever else is there, and the answer is the same.
     """
     room = max(limit - decoding, 0)
     shares = [0] * len(unread)
-    shortest_first = sorted(range(len(unread)), key=lambda index: unread[index])
-    for place, index in enumerate(shortest_first):
-        shares[index] = _slice(unread[index], room // (len(unread) - place), room)
+    if unread:
+        shares[0] = _slice(unread[0], min(TILE, room), room)
+        room -= shares[0]
+    for index in sorted(range(len(unread)), key=lambda index: unread[index]):
+        room += shares[index]
+        shares[index] = _slice(unread[index], room, room)
         room -= shares[index]
     if unread and not any(shares):
         shares[0] = min(unread[0], room)  # no tile fits: rather other kernels than no progress

@@ -10,7 +10,7 @@ from runtime.runner import logprobs
 from runtime.runner.constrained import Constrained
 from runtime.runner.grammar import Grammars
 from runtime.runner.library import Context, Vocabulary
-from runtime.runner.prompt import kept_tokens, prompt_tokens
+from runtime.runner.prompt import Prompt, kept_tokens
 from runtime.runner.sampler import Sampler
 from runtime.runner.slots import Slot
 from runtime.runner.text import AnswerText
@@ -30,19 +30,29 @@ class Sink(Protocol):
     def is_congested(self) -> bool:
         """Whether the reader has fallen so far behind that its sequence should rest."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody reads any more. Quick, and asked from the engine's thread alone."""
+
 
 class Sequence:
     """A request in a runner. The engine moves it; `slot` is set while it computes."""
 
     def __init__(
-        self, request: GenerateRequest, sink: Sink, vocabulary: Vocabulary, context_length: int, grammars: Grammars
+        self,
+        request: GenerateRequest,
+        prompt: Prompt,
+        sink: Sink,
+        vocabulary: Vocabulary,
+        *,
+        context_length: int,
+        grammars: Grammars,
     ) -> None:
-        """Raises InputInvalid, PromptTooLong."""
         self.sink = sink
-        self.shifts = request.shift
-        self.prompt, self._truncated = prompt_tokens(request, vocabulary, context_length)
+        self.shifts, self.caller = request.shift, request.caller
+        self.prompt, self._truncated = prompt, prompt.is_cut
         self.keep = kept_tokens(
-            request.options.num_keep, len(self.prompt), context_length, adds_begin=vocabulary.adds_begin
+            request.options.num_keep, len(prompt.tokens), context_length, adds_begin=vocabulary.adds_begin
         )
         self.slot: Slot | None = None
         self.read = 0  # tokens of the prompt that are in the cache
@@ -68,14 +78,14 @@ class Sequence:
         self.slot, self.read = slot, shared
         self._began_ns = time.monotonic_ns()
         self._sampler = Sampler(self._request.options, self._vocabulary, self._context_length)
-        self._sampler.read_prompt(self.prompt)
+        self._sampler.read_prompt(self.prompt.text())
         if self._constraint is not None:  # compiled now, not on arrival: those who wait hold no grammars
             self._constrained = Constrained(self._constraint, self._request.thought, self._grammars)
 
     @property
     def unread(self) -> int:
         """Tokens of the prompt that are not in the cache yet."""
-        return len(self.prompt) - self.read
+        return len(self.prompt.tokens) - self.read
 
     def advance(self, context: Context, index: int) -> str | None:
         """Draw the next token from the logits at `index` and show its text. Returns why the answer ends, or None.
@@ -110,12 +120,12 @@ class Sequence:
         answering = self._answering_ns or now
         done = Done(
             reason=reason,
-            prompt_tokens=len(self.prompt),
+            prompt_tokens=len(self.prompt.tokens) + self.prompt.surplus,
             prompt_ns=answering - self._began_ns,
             tokens=self._count,
             tokens_ns=now - answering,
             truncated=self._truncated,
-            context=None if self._answer is None else self.prompt + self._answer,
+            context=None if self._answer is None else self.prompt.text() + self._answer,
         )
         self.sink.send({"event": "done", **done.to_json()})
 

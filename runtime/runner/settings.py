@@ -14,6 +14,7 @@ class RunnerSettings(Message):
     path: the weights, already checked. socket: where requests are answered.
     context_length: tokens a sequence may span. parallel: sequences decoded side by side, each with a full window.
     num_batch: the most tokens of one step. kv_cache_type: "f16", "q8_0" or "q4_0".
+    projector: the file that turns images into embeddings, already checked; empty without one.
     parent_pid: the process whose end is also the runner's.
     """
 
@@ -29,4 +30,5 @@ class RunnerSettings(Message):
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
     is_embedding: bool = False
+    projector: str = ""
     parent_pid: int = 0

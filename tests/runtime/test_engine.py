@@ -17,7 +17,7 @@ from runtime.options import SampleOptions
 from runtime.runner.engine import Engine
 from runtime.runner.library import Log, Model
 from runtime.runner.settings import RunnerSettings
-from tests.answers import Recorder
+from tests.answers import Recorder, finish, run, start
 from tests.tiny_gguf import write_tiny_gguf
 
 CONTEXT = 256
@@ -67,22 +67,6 @@ def engine(load: Callable[..., Engine]) -> Engine:
 def ask(prompt: str, *, tokens: int = 24, shift: bool = True, truncate: bool = True, **options: Any) -> GenerateRequest:
     sample = SampleOptions(**{"temperature": 0.0, "num_predict": tokens, **options})
     return GenerateRequest(prompt, sample, shift=shift, truncate=truncate, want_tokens=True)
-
-
-def run(engine: Engine, *requests: GenerateRequest) -> list[Recorder]:
-    sinks = [Recorder() for _ in requests]
-    for request, sink in zip(requests, sinks, strict=True):
-        engine.generate(request, sink)
-    finish(engine)
-    return sinks
-
-
-def finish(engine: Engine) -> None:
-    for _ in range(20_000):
-        if not engine.has_work:
-            return
-        engine.step()
-    raise AssertionError("the engine does not come to an end")
 
 
 def test_many_at_once_answer_as_each_alone(load: Callable[..., Engine]) -> None:
@@ -186,13 +170,13 @@ def test_long_prompts_are_cut_in_the_middle(engine: Engine) -> None:
 @pytest.mark.parametrize("refusing", [{"truncate": False}, {"shift": False}])
 def test_long_prompts_are_refused_where_they_may_not_be_cut(engine: Engine, refusing: dict[str, bool]) -> None:
     with pytest.raises(PromptTooLong, match="the prompt is longer than the context length currently available"):
-        engine.generate(ask("x" * 300, **refusing), Recorder())
+        start(engine, ask("x" * 300, **refusing), Recorder())
 
 
 @pytest.mark.parametrize("token", [-1, 10**6, "1", True])
 def test_token_ids_that_are_none_are_refused(engine: Engine, token: Any) -> None:
     with pytest.raises(InputInvalid):
-        engine.generate(GenerateRequest("x", SampleOptions(), context=(token,)), Recorder())
+        start(engine, GenerateRequest("x", SampleOptions(), context=(token,)), Recorder())
 
 
 @pytest.mark.parametrize("prompt", ["hello", "<|endoftext|>hello", ""])
@@ -209,9 +193,9 @@ def test_the_begin_token_is_there_once(load: Callable[..., Engine], prompt: str)
 
 def test_cancelling_frees_the_slot_also_while_the_prompt_is_read(load: Callable[..., Engine]) -> None:
     engine = load({"parallel": 1, "context_length": 2048, "num_batch": 64})
-    reading = engine.generate(ask("x " * 900, tokens=1), Recorder())
+    reading = start(engine, ask("x " * 900, tokens=1), Recorder())
     follower = Recorder()
-    engine.generate(ask("hello", tokens=3), follower)
+    start(engine, ask("hello", tokens=3), follower)
     engine.step()
 
     engine.cancel(reading)
@@ -224,9 +208,9 @@ def test_cancelling_frees_the_slot_also_while_the_prompt_is_read(load: Callable[
 def test_a_long_prompt_does_not_stall_answers(load: Callable[..., Engine]) -> None:
     engine = load({"parallel": 2, "context_length": 2048, "num_batch": 128})
     answering, reading = Recorder(), Recorder()
-    engine.generate(ask("hello", tokens=100), answering)
+    start(engine, ask("hello", tokens=100), answering)
     engine.step()
-    engine.generate(ask("x" * 1500, tokens=1), reading)
+    start(engine, ask("x" * 1500, tokens=1), reading)
     before = len(answering.events)
     for _ in range(8):
         engine.step()
@@ -238,8 +222,8 @@ def test_a_long_prompt_does_not_stall_answers(load: Callable[..., Engine]) -> No
 def test_a_reader_that_is_behind_rests_and_others_go_on(load: Callable[..., Engine]) -> None:
     engine = load()
     slow, quick = Recorder(), Recorder()
-    engine.generate(ask("hello"), slow)
-    engine.generate(ask("world"), quick)
+    start(engine, ask("hello"), slow)
+    start(engine, ask("world"), quick)
     engine.step()
     slow.is_congested = True
     for _ in range(40):
@@ -276,7 +260,7 @@ def test_logprobs_without_alternatives(engine: Engine) -> None:
 
 def embed(engine: Engine, inputs: list[str], *, truncate: bool = True) -> tuple[np.ndarray[Any, Any], int]:
     sink = Recorder()
-    engine.embed(inputs, sink, truncate=truncate)
+    engine.submit(engine.embed_job(inputs, sink, truncate=truncate))
     finish(engine)
     rows: list[np.ndarray[Any, Any]] = []
     for event in sink.events[:-1]:
@@ -338,9 +322,9 @@ def test_two_embed_jobs_and_a_stream_do_not_disturb_each_other(load: Callable[..
     long = "hello the world " * 400
     alone, _ = embed(engine, [long])
     one, other, stream = Recorder(), Recorder(), Recorder()
-    engine.embed([long, "x"], one, truncate=True)
-    engine.embed(["y", long], other, truncate=True)
-    engine.generate(ask("hello"), stream)
+    engine.submit(engine.embed_job([long, "x"], one, truncate=True))
+    engine.submit(engine.embed_job(["y", long], other, truncate=True))
+    start(engine, ask("hello"), stream)
     finish(engine)
 
     first = np.frombuffer(base64.b64decode(one.events[0]["data"]), "<f4")
@@ -357,7 +341,7 @@ def test_inputs_too_long_are_cut_or_refused(load: Callable[..., Engine]) -> None
 
     assert prompt_tokens == 32
     with pytest.raises(PromptTooLong, match="the input length exceeds the context length"):
-        engine.embed(["x" * 100], Recorder(), truncate=False)
+        engine.submit(engine.embed_job(["x" * 100], Recorder(), truncate=False))
 
 
 def test_an_embedding_never_exceeds_what_the_model_was_trained_for(load: Callable[..., Engine]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.runner.scheduler import TILE, plan_step, reusable
-from runtime.runner.slots import Slot, Slots
+from runtime.runner.slots import Slot
 
 lengths = st.lists(st.integers(1, 5000), max_size=12)
 
@@ -41,6 +41,19 @@ def test_every_prompt_is_read_in_the_end(unread: list[int], decoding: int) -> No
     assert not unread
 
 
+@given(unread=st.lists(st.integers(1, 5000), min_size=1, max_size=12), decoding=st.integers(0, 64))
+def test_the_first_that_came_moves_whoever_comes_after(unread: list[int], decoding: int) -> None:
+    assert plan_step(decoding, unread, 512)[0] >= min(unread[0], TILE)
+
+
+@given(decoding=st.integers(0, 16), ahead=st.integers(0, 3), long=st.integers(600, 8000))
+def test_an_answer_gets_a_token_in_every_step(decoding: int, ahead: int, long: int) -> None:
+    """However much is to be read, a step has room for one token of each answer, and stays as short as any other."""
+    shares = plan_step(decoding, [long] * (ahead + 1), 512)
+
+    assert decoding + sum(shares) <= 512
+
+
 @pytest.mark.parametrize(
     ("decoding", "unread", "limit", "shares"),
     [
@@ -48,7 +61,9 @@ def test_every_prompt_is_read_in_the_end(unread: list[int], decoding: int) -> No
         pytest.param(0, [600], 512, [512], id="alone"),
         pytest.param(4, [600], 512, [448], id="answers first"),
         pytest.param(0, [4000, 30], 512, [448, 30], id="the short one goes whole, the long one moves"),
-        pytest.param(0, [4000, 4000], 512, [256, 256], id="equals share"),
+        pytest.param(0, [4000, 4000], 512, [512, 0], id="equals one after the other"),
+        pytest.param(0, [4000, 200, 100], 512, [192, 200, 100], id="short ones first"),
+        pytest.param(0, [4000, 600], 512, [64, 448], id="the first one moves always"),
         pytest.param(8, [100], 32, [24], id="a step below a tile"),
         pytest.param(8, [100], 8, [0], id="no room"),
     ],
@@ -83,59 +98,3 @@ def test_a_slot_knows_where_its_first_tile_begins() -> None:
     slot.keep(5)
     slot.append([3])
     assert slot.untiled == 6
-
-
-def test_a_prompt_gets_the_slot_that_shares_most() -> None:
-    slots, prompt = _used([range(300), [*range(400), 7], range(5)]), list(range(500))
-
-    taken = slots.take(prompt)
-
-    assert taken is not None
-    assert (taken[0].number, taken[1]) == (1, 400)
-
-
-def test_a_new_prompt_gets_the_slot_that_was_idle_longest() -> None:
-    slots = _used([[1] * 9, [2] * 9, [3] * 9])
-
-    taken = slots.take([4] * 9)
-
-    assert taken is not None
-    assert taken[0].number == 0
-
-
-def test_busy_slots_are_not_given_twice() -> None:
-    slots = Slots(2)
-    first, second = slots.take([1]), slots.take([1])
-
-    assert first and second and first[0] is not second[0]
-    assert slots.take([1]) is None
-
-
-def test_what_came_after_a_shift_is_not_reused() -> None:
-    slots = Slots(1)
-    taken = slots.take([0])
-    assert taken
-    slot = taken[0]
-    slot.append(range(1000))
-    slot.shift(4, 496)
-    slot.append([7])
-    prompt = list(slot.tokens)
-    slots.give_back(slot)
-
-    again = slots.take(prompt)
-
-    assert again is not None
-    assert again[1] == 4
-
-
-def _used(contents: list[object]) -> Slots:
-    slots = Slots(len(contents))
-    taken = []
-    for content in contents:
-        slot = slots.take([0])
-        assert slot is not None
-        slot[0].append(list(content))  # type: ignore[call-overload]
-        taken.append(slot[0])
-    for one in taken:
-        slots.give_back(one)
-    return slots
