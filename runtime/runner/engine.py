@@ -62,7 +62,7 @@ class Engine:
             threads=self._threads,
             settings=settings,
         )
-        self._slots = Slots(self.parallel, copies=self._context.can_copy)
+        self._slots = Slots(self.parallel, lane_tokens=self.context_length, copies=self._context.can_copy)
 
     @property
     def has_work(self) -> bool:
@@ -115,6 +115,8 @@ class Engine:
         equal length, and how a prompt is cut decides how its numbers are rounded.
         """
         self._admit(context)
+        for copy in self._slots.compact():
+            context.copy(copy.source, copy.target)
         reading = [sequence for sequence in self._running if sequence.unread]
         decoding = self._decode(context)
         shares = plan_step(decoding, [sequence.unread for sequence in reading], self._batch.capacity)
@@ -139,8 +141,8 @@ class Engine:
     def _make_lane(self, context: Context, sequence: Sequence, taken: Taken) -> int:
         """Let the cache hold what `taken` says. Returns how many tokens of the prompt it has then: all, or none."""
         slot, shared = taken.slot, sequence.prompt.whole(taken.shared)
-        if taken.source is not None:
-            context.copy(taken.source.number, slot.number)
+        for copy in taken.copies:
+            context.copy(copy.source, copy.target)
         if not context.cut(slot.number, shared):
             shared = 0
         if shared < taken.shared:

@@ -33,6 +33,7 @@ _STALL_S = 60.0  # a reader that takes nothing for so long loses its slot
 _REST_S = 0.05
 _LONG_TEXT = 32 * 1024  # characters; to read them takes some milliseconds
 _READERS = 2
+_MOST_ROUNDS = 64  # of listening before a step: whoever sends without end does not keep the others from computing
 Task = Sequence | EmbedJob
 
 
@@ -119,10 +120,18 @@ class Server:
     def serve(self) -> None:
         """Run until the supervisor closes the control channel."""
         timeout_s: float | None = None
-        while True:
-            for key, events in self._selector.select(timeout_s):
+        while self._listen(timeout_s):
+            has_moved = self._step()
+            self._tidy()
+            timeout_s = 0.0 if has_moved else self._patience()
+
+    def _listen(self, timeout_s: float | None) -> bool:
+        """Hear all who speak: those that come at once are read in one step. False once the supervisor is gone."""
+        for _ in range(_MOST_ROUNDS):
+            ready = self._selector.select(timeout_s)
+            for key, events in ready:
                 if key.fileobj is self._control:
-                    return  # it says nothing after the settings: readable means closed
+                    return False  # it says nothing after the settings: readable means closed
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fd == self._woken:
@@ -130,9 +139,10 @@ class Server:
                     self._take_read()
                 else:
                     self._attend(key.data, events)
-            has_moved = self._step()
-            self._tidy()
-            timeout_s = 0.0 if has_moved else self._patience()
+            if not any(_may_go_on(key.data) for key, events in ready if events & selectors.EVENT_READ):
+                break
+            timeout_s = 0.0
+        return True
 
     def _step(self) -> bool:
         if not self._engine.has_work:
@@ -152,16 +162,18 @@ class Server:
         return beat_s
 
     def _accept(self) -> None:
-        try:
-            stream, _ = self._listener.accept()
-        except OSError:
-            return
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            stream.close()
-            return
-        connection = Connection(stream)
-        self._connections.add(connection)
-        self._selector.register(stream, selectors.EVENT_READ, connection)
+        """All who wait at the door."""
+        for _ in range(_MOST_CONNECTIONS):
+            try:
+                stream, _ = self._listener.accept()
+            except OSError:
+                return
+            if len(self._connections) >= _MOST_CONNECTIONS:
+                stream.close()
+                return
+            connection = Connection(stream)
+            self._connections.add(connection)
+            self._selector.register(stream, selectors.EVENT_READ, connection)
 
     def _attend(self, connection: Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -265,6 +277,11 @@ class Server:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_unsent else 0)
             if self._selector.get_key(connection.stream).events != wanted:
                 self._selector.modify(connection.stream, wanted, connection)
+
+
+def _may_go_on(connection: Connection | None) -> bool:
+    """Whether more can be heard: from the door, the readers, or a client that is still there."""
+    return connection is None or not connection.is_broken
 
 
 def _is_long(request: dict[str, Any]) -> bool:

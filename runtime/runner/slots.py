@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from runtime.runner.prefixes import Prefixes
 from runtime.runner.scheduler import TILE, reusable
 
+_LANE_PER_TOKEN = 64  # to copy so many tokens' cells takes about as long as to compute one
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One lane. `tokens` are those whose cells are in the cache, in order of position.
+    """What one sequence has in the cache. `tokens` are those whose cells are there, in order of position.
 
+    number: of the lane where they are; it changes when they are moved.
     exact: so many of them were computed with everything before them in place. A context shift drops tokens which
     later ones have already attended to; those that follow are good enough to go on with, but not to begin from.
     untiled: so many of them, from the first on, were computed in slices below a tile.
     """
 
+    id: int
     number: int
     tokens: list[int] = field(default_factory=list)
     exact: int = 0
@@ -49,25 +53,35 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A slot for a prompt, whose first `shared` tokens need not be computed.
+class Copy:
+    """Let the lane `target` hold what `source` holds."""
 
-    source: the slot whose lane is to be copied into this one first; None where it has those tokens itself.
-    """
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A slot for a prompt, whose first `shared` tokens need not be computed once `copies` are made, in their order."""
 
     slot: Slot
     shared: int
-    source: Slot | None = None
+    copies: tuple[Copy, ...] = ()
 
 
 class Slots:
-    """All lanes of one runner."""
+    """All lanes of one runner.
 
-    def __init__(self, count: int, *, copies: bool = True) -> None:
-        """copies: whether the cells of one lane can become those of another."""
-        self._slots = [Slot(number) for number in range(count)]
+    llama.cpp computes lanes together that are neighbours; each gap between those that are at work costs a pass over the
+    weights in every step. So sequences are put, and moved, side by side, and what free lanes hold makes room for them.
+    """
+
+    def __init__(self, count: int, *, lane_tokens: int = 0, copies: bool = True) -> None:
+        """lane_tokens: how many each lane has room for. copies: whether the cells of one can become another's."""
+        self._slots = [Slot(number, number) for number in range(count)]
         self._prefixes = Prefixes()
         self._copies = copies
+        self._worth = max(TILE, lane_tokens // _LANE_PER_TOKEN)  # tokens; for fewer a lane is not copied
         self._clock = 0
 
     @property
@@ -77,20 +91,33 @@ class Slots:
     def take(self, prompt: Sequence[int], caller: str = "") -> Taken | None:
         """A free slot for `prompt`, chosen so that little is computed and little of what may be useful is lost.
 
-        None where all are busy. The lane that has most of the prompt is taken where that costs it little of its own
-        or no other is free; else what it has is copied into the lane that was idle longest.
+        None where all are busy. The lane that has most of the prompt is taken where that costs it little of its own;
+        else what it has is copied beside the lanes that are at work.
         """
-        oldest = min((slot for slot in self._slots if slot.is_free), key=_idle_longest, default=None)
-        if oldest is None:
+        if not self.has_free:
             return None
-        taken = self._best(list(prompt), caller, oldest) or Taken(oldest, 0)
-        slot, source = taken.slot, taken.source
-        if source is not None:
-            slot.tokens, slot.exact, slot.untiled = list(source.tokens), source.exact, source.untiled
+        taken = self._best(list(prompt), caller)
+        slot = taken.slot
         slot.keep(taken.shared)
         slot.is_free, slot.caller = False, caller
         self.note(slot)
         return taken
+
+    def compact(self) -> list[Copy]:
+        """Bring the lanes that are at work side by side, with as few copies as can be. The copies to make, in order."""
+        busy = {slot.number: slot for slot in self._slots if not slot.is_free}
+        if not self._copies or not busy or max(busy) - min(busy) < len(busy):
+            return []
+        starts = range(len(self._slots) - len(busy) + 1)
+        start = max(starts, key=lambda start: sum(start <= number < start + len(busy) for number in busy))
+        wanted = range(start, start + len(busy))
+        moving = [slot for number, slot in busy.items() if number not in wanted]
+        copies: list[Copy] = []
+        for slot, number in zip(moving, [number for number in wanted if number not in busy], strict=True):
+            room = self._vacate(self._at(number), copies)
+            copies.append(Copy(slot.number, room.number))
+            slot.number, room.number = room.number, slot.number
+        return copies
 
     def forget(self, slot: Slot) -> None:
         """The lane holds nothing any more."""
@@ -99,39 +126,75 @@ class Slots:
 
     def note(self, slot: Slot) -> None:
         """Let other prompts find what `slot` holds now. What it gets after this is found once it is noted again."""
-        self._prefixes.put(slot.number, slot.caller, slot.tokens[: slot.exact])
+        self._prefixes.put(slot.id, slot.caller, slot.tokens[: slot.exact])
 
     def give_back(self, slot: Slot) -> None:
         self._clock += 1
         slot.is_free, slot.last_used = True, self._clock
         self.note(slot)
 
-    def _best(self, prompt: list[int], caller: str, oldest: Slot) -> Taken | None:
-        own = self._have(oldest, prompt, caller)
+    def _best(self, prompt: list[int], caller: str) -> Taken:
         for match in self._prefixes.matches(caller, prompt):
-            lanes = [self._slots[number] for number in match.lanes]
-            shared = {slot.number: _reusable(slot, match.length, prompt) for slot in lanes}
-            free = [slot for slot in lanes if slot.is_free and shared[slot.number]]
+            holders = [self._slots[id_] for id_ in match.lanes]
+            shared = {slot.id: _reusable(slot, match.length, prompt) for slot in holders}
+            free = [slot for slot in holders if slot.is_free and shared[slot.id]]
             direct = min(free, key=lambda slot: (len(slot.tokens), slot.last_used), default=None)
-            if direct is not None and self._is_cheap(direct, shared[direct.number], oldest):
-                return Taken(direct, shared[direct.number])
-            source = max(lanes, key=lambda slot: shared[slot.number])
-            if self._copies and source is not oldest and shared[source.number] - own >= TILE:
-                return Taken(oldest, shared[source.number], source)
+            if direct is not None and self._is_cheap(direct, shared[direct.id]):
+                return Taken(direct, shared[direct.id])
+            source = max(holders, key=lambda slot: shared[slot.id])
+            if self._copies and shared[source.id] >= self._worth:
+                return self._copied(source, shared[source.id])
             if direct is not None:
-                return Taken(direct, shared[direct.number])
-        return None
+                return Taken(direct, shared[direct.id])
+        copies: list[Copy] = []
+        room = self._vacate(self._beside_others(), copies)
+        return Taken(room, 0, tuple(copies))
 
-    def _have(self, slot: Slot, prompt: list[int], caller: str) -> int:
-        """How much of `prompt` the lane of `slot` has."""
-        for match in self._prefixes.matches(caller, prompt):
-            if slot.number in match.lanes:
-                return _reusable(slot, match.length, prompt)
-        return 0
+    def _copied(self, source: Slot, shared: int) -> Taken:
+        """What `source` holds, in a free lane of another slot; in its own where that is the one to be given up."""
+        if source is self._oldest():
+            return Taken(source, shared)
+        copies: list[Copy] = []
+        room = self._vacate(self._beside_others(but=source), copies)
+        copies.append(Copy(source.number, room.number))
+        room.tokens, room.exact, room.untiled = list(source.tokens), source.exact, source.untiled
+        return Taken(room, shared, tuple(copies))
 
-    def _is_cheap(self, slot: Slot, shared: int, oldest: Slot) -> bool:
+    def _vacate(self, slot: Slot, copies: list[Copy]) -> Slot:
+        """A free slot that holds nothing, in the lane of `slot`. What that holds goes to the lane idle longest."""
+        oldest = self._oldest()
+        if slot is oldest or not self._copies or len(slot.tokens) < self._worth:
+            self.forget(slot)
+            return slot
+        copies.append(Copy(slot.number, oldest.number))
+        slot.number, oldest.number = oldest.number, slot.number
+        self.forget(oldest)
+        return oldest
+
+    def _beside_others(self, but: Slot | None = None) -> Slot:
+        """The free slot whose lane is nearest to those at work; the one idle longest where none is at work."""
+        busy = [slot.number for slot in self._slots if not slot.is_free]
+        free = [slot for slot in self._slots if slot.is_free and slot is not but]
+        if not self._copies:
+            busy = []
+
+        def distance(slot: Slot) -> tuple[int, int, int]:
+            near = min((abs(slot.number - number) for number in busy), default=0)
+            return near, *_idle_longest(slot)
+
+        return min(free, key=distance)
+
+    def _oldest(self) -> Slot:
+        """The free slot that was idle longest."""
+        return min((slot for slot in self._slots if slot.is_free), key=_idle_longest)
+
+    def _at(self, number: int) -> Slot:
+        return next(slot for slot in self._slots if slot.number == number)
+
+    def _is_cheap(self, slot: Slot, shared: int) -> bool:
         """Whether going on in the lane itself loses less than it saves to copy."""
-        return slot is oldest or not self._copies or 2 * (len(slot.tokens) - shared) <= shared or shared < TILE
+        is_small = not self._copies or shared < self._worth or slot is self._oldest()
+        return is_small or 2 * (len(slot.tokens) - shared) <= shared
 
 
 def _idle_longest(slot: Slot) -> tuple[int, int]:

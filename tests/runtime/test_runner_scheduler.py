@@ -88,7 +88,7 @@ def test_reuse(shared: int, prompt: int, kept: int) -> None:
 
 
 def test_a_slot_knows_where_its_first_tile_begins() -> None:
-    slot = Slot(0)
+    slot = Slot(0, 0)
     slot.append(range(10))
     slot.append([1])
     slot.append(range(TILE))

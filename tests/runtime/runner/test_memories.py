@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -108,6 +109,28 @@ def test_what_a_busy_lane_has_read_is_shared(load: Load, kind: str) -> None:
     assert found > 500
     assert follower.text == whole(load(kind), ask(TEXT + "tail")).text
     assert busy.text == whole(load(kind), ask(TEXT, tokens=200)).text
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "mamba"])
+def test_whoever_comes_and_goes_every_answer_is_as_alone(load: Load, kind: str) -> None:
+    """Lanes are copied, moved together and cut all the time."""
+    engine = load(kind)
+    chance = random.Random(3)
+    said = ["in the world", "hello", HALF, HALF + HALF, "a"]
+    requests = [
+        ask(
+            chance.choice(said) + " in" * chance.randint(1, 40), caller=chance.choice("ab"), tokens=chance.randint(1, 9)
+        )
+        for _ in range(30)
+    ]
+    sinks = [Recorder() for _ in requests]
+    coming = list(zip(requests, sinks, strict=True))
+    while coming or engine.has_work:
+        if coming and chance.random() < 0.3:
+            start(engine, *coming.pop())
+        engine.step()
+
+    assert [sink.text for sink in sinks] == [whole(load(kind), request).text for request in requests]
 
 
 def test_nobody_gains_from_what_another_asked(load: Load) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.runner.prefixes import common_prefix
 from runtime.runner.scheduler import TILE
-from runtime.runner.slots import Slots, Taken
+from runtime.runner.slots import Copy, Slot, Slots, Taken
 
 LONG = list(range(2000))
 
@@ -37,7 +39,7 @@ def test_a_conversation_goes_on_in_its_own_lane() -> None:
 
     taken = taken_by(slots, LONG)
 
-    assert (taken.slot.number, taken.shared, taken.source) == (1, 1000, None)
+    assert (taken.slot.number, taken.shared, taken.copies) == (1, 1000, ())
 
 
 def test_a_shared_beginning_is_copied_and_the_longer_conversation_stays() -> None:
@@ -46,8 +48,7 @@ def test_a_shared_beginning_is_copied_and_the_longer_conversation_stays() -> Non
 
     taken = taken_by(slots, prompt)
 
-    assert taken.source is not None
-    assert (taken.slot.number, taken.shared, taken.source.number) == (0, 600, 1)
+    assert (taken.slot.number, taken.shared, taken.copies) == (0, 600, (Copy(1, 0),))
     assert taken.slot.tokens == LONG[:600]
     assert taken_by(slots, LONG).shared == len(LONG) - 1
 
@@ -60,7 +61,7 @@ def test_the_beginning_of_a_busy_lane_is_copied() -> None:
 
     taken = taken_by(slots, LONG)
 
-    assert (taken.slot.number, taken.shared, taken.source) == (1, 1024, busy)
+    assert (taken.slot.number, taken.shared, taken.copies) == (1, 1024, (Copy(0, 1),))
 
 
 def test_without_copies_a_free_lane_is_used_and_a_busy_one_is_not() -> None:
@@ -73,9 +74,51 @@ def test_without_copies_a_free_lane_is_used_and_a_busy_one_is_not() -> None:
 def test_little_is_not_copied() -> None:
     slots = used([[7] * 300, LONG])
 
-    taken = taken_by(slots, LONG[: TILE - 1] + [5] * 400)
+    assert not taken_by(slots, LONG[: TILE - 1] + [5] * 400).copies
 
-    assert taken.source is None
+
+def test_of_long_lanes_more_must_be_shared() -> None:
+    slots = Slots(2, lane_tokens=64_000)
+    busy = taken_by(slots, LONG).slot
+    busy.append(LONG)
+    slots.note(busy)
+
+    assert taken_by(slots, LONG[:900] + [5] * 400).shared == 0
+    assert taken_by(Slots(1), LONG).shared == 0
+
+
+def test_lanes_at_work_are_neighbours_and_what_was_there_moves_away() -> None:
+    slots = used([[1] * 300, [2] * 300, [3] * 300, [4] * 300])
+    far = taken_by(slots, [4] * 300 + LONG)  # the last lane goes on
+
+    near = taken_by(slots, [9] * 50)
+
+    assert (far.slot.number, near.slot.number, near.copies) == (3, 2, (Copy(2, 0),))
+    assert taken_by(slots, [3] * 300 + LONG).shared == 300
+
+
+def test_lanes_that_are_left_apart_are_brought_together() -> None:
+    slots = Slots(4)
+    taken = [taken_by(slots, [number] * 9).slot for number in range(4)]
+    for slot, length in zip(taken, (300, 200, 300, 300), strict=True):
+        slot.append([slot.number] * length)
+    slots.give_back(taken[2])
+    slots.give_back(taken[1])
+
+    copies = slots.compact()
+
+    assert copies == [Copy(1, 2), Copy(3, 1)]  # what was in 1 is younger than what was in 2
+    assert (taken[0].number, taken[3].number) == (0, 1)
+    assert not slots.compact()
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_lanes_that_are_together_stay(copies: bool) -> None:
+    slots = Slots(4, copies=copies)
+    taken = [taken_by(slots, [1] * 9).slot for _ in range(4)]
+    slots.give_back(taken[0])
+
+    assert slots.compact() == []
 
 
 def test_a_prompt_that_nothing_resembles_gets_the_lane_that_was_idle_longest() -> None:
@@ -91,7 +134,7 @@ def test_nobody_goes_on_from_the_prompt_of_another() -> None:
 
     taken = taken_by(slots, LONG, "other")
 
-    assert (taken.shared, taken.slot.tokens, taken.source) == (0, [], None)
+    assert (taken.shared, taken.slot.tokens) == (0, [])
     assert taken_by(slots, LONG, "one").shared == len(LONG) - 1
 
 
@@ -128,7 +171,7 @@ def test_what_is_forgotten_is_not_found() -> None:
 
 turns = st.lists(
     st.tuples(
-        st.sampled_from(["take", "read", "end"]),
+        st.sampled_from(["take", "take", "read", "end", "compact"]),
         st.sampled_from(["a", "b"]),
         st.integers(0, 3),
         st.integers(1, 900),
@@ -137,15 +180,20 @@ turns = st.lists(
 )
 
 
-@given(turns=turns, count=st.integers(1, 4), copies=st.booleans())
+@given(turns=turns, count=st.integers(1, 5), copies=st.booleans())
 def test_whatever_happens_a_lane_holds_what_it_says(
     turns: list[tuple[str, str, int, int]], count: int, copies: bool
 ) -> None:
-    """`cells` is what a cache would hold: only by copies, cuts and reading does it change."""
+    """`cells` is what a cache would hold, and whose it is: only copies, cuts and reading change it."""
     slots = Slots(count, copies=copies)
-    cells: dict[int, list[int]] = {number: [] for number in range(count)}
-    owners: dict[int, str] = {}
-    running: list[tuple[Taken, list[int]]] = []
+    cells: dict[int, list[tuple[str, int]]] = {number: [] for number in range(count)}
+    running: list[tuple[Slot, str]] = []
+
+    def make(made: Iterable[Copy]) -> None:
+        for copy in made:
+            assert copies
+            cells[copy.target] = list(cells[copy.source])
+
     for kind, caller, version, length in turns:
         if kind == "take":
             prompt = [version * (place // 300) for place in range(length)]  # they part at 300
@@ -153,25 +201,27 @@ def test_whatever_happens_a_lane_holds_what_it_says(
             assert (taken is None) == (len(running) == count)
             if taken is None:
                 continue
+            make(taken.copies)
             number = taken.slot.number
-            assert all(number != other.slot.number for other, _ in running)
-            if taken.source is not None:
-                assert copies and owners[taken.source.number] == caller
-                cells[number] = list(cells[taken.source.number])
-            elif taken.shared:
-                assert owners[number] == caller
             cells[number] = cells[number][: taken.shared]
-            owners[number] = caller
             assert taken.shared < len(prompt)
-            assert common_prefix(cells[number], prompt) == taken.shared == len(taken.slot.tokens)
-            running.append((taken, prompt))
+            assert cells[number] == [(caller, token) for token in prompt[: taken.shared]]
+            running.append((taken.slot, caller))
+        elif kind == "compact":
+            make(slots.compact())
+            lanes = sorted(slot.number for slot, _ in running)
+            assert not copies or not lanes or lanes == list(range(lanes[0], lanes[0] + len(lanes)))
         elif running and kind == "read":
-            taken, prompt = running[version % len(running)]
-            part = prompt[len(taken.slot.tokens) : len(taken.slot.tokens) + length]
-            taken.slot.append(part)
-            cells[taken.slot.number] += part
-            slots.note(taken.slot)
+            slot, owner = running[version % len(running)]
+            part = [version * (place // 300) for place in range(len(slot.tokens), len(slot.tokens) + length)]
+            slot.append(part)
+            cells[slot.number] += [(owner, token) for token in part]
+            slots.note(slot)
         elif running:
-            taken, _ = running.pop(version % len(running))
-            slots.give_back(taken.slot)
-        assert all(cells[taken.slot.number] == taken.slot.tokens for taken, _ in running)
+            slot, _ = running.pop(version % len(running))
+            slots.give_back(slot)
+        assert len({slot.number for slot in slots._slots}) == count
+        for slot, owner in running:
+            assert cells[slot.number] == [(owner, token) for token in slot.tokens]
+        for slot in slots._slots:
+            assert cells[slot.number][: len(slot.tokens)] == [(slot.caller, token) for token in slot.tokens]
