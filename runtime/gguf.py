@@ -8,7 +8,7 @@ Spec: the GGUF specification, "File Structure".
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import BinaryIO
@@ -160,6 +160,14 @@ def read_array(file: BinaryIO, size: int, span: Span) -> list[Scalar]:
     if span.type is ValueType.STRING:
         return [reader.string() for _ in range(span.length)]
     return reader.numbers(span.type, span.length)
+
+
+def read_strings(file: BinaryIO, size: int, span: Span, *, longest: int) -> Iterator[str]:
+    """The strings of an array that was left in the file, one after the other. Raises GGUFInvalid for one of more than
+    `longest` bytes.
+    """
+    reader = Reader(file, size, start=span.offset)
+    return (reader.string(longest) for _ in range(span.length))
 
 
 def _read_counts(reader: Reader) -> tuple[int, int, int]:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
+from threading import Lock
 from typing import BinaryIO
 
 from runtime.errors import GGUFInvalid
-from runtime.gguf import MAX_LAYERS, Header, read_array
-from runtime.gguf_reader import MAX_ELEMENTS, Span
+from runtime.gguf import MAX_LAYERS, Header, read_strings
+from runtime.gguf_reader import Span
 from runtime.gguf_types import ValueType
 
 _MOST_EXPERTS = 1024
@@ -19,6 +21,10 @@ _SCALINGS = {"none", "linear", "yarn", "longrope"}
 _POOLINGS = range(5)
 _PROJECTOR = "clip"
 _SPLIT = "split.count"
+_MOST_TOKENS = 2**20  # the largest known vocabularies have 262 k
+_LONGEST_TOKEN = 2**16  # bytes
+_MOST_TEXT = 2**24  # characters of all tokens; known vocabularies have some three million
+_one_at_a_time = Lock()  # the names of a vocabulary may take 150 MiB
 
 
 def check_weights(header: Header, file: BinaryIO, size: int) -> None:
@@ -27,7 +33,7 @@ def check_weights(header: Header, file: BinaryIO, size: int) -> None:
     _check_shape(header)
     _check_experts(header)
     scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
-    _require(scaling in _SCALINGS, "an unknown way to scale positions")
+    _require(isinstance(scaling, str) and scaling in _SCALINGS, "an unknown way to scale positions")
     pooling = header.number("pooling_type")
     _require(pooling is None or pooling in _POOLINGS, "an unknown pooling type")
     for key, value in header.metadata.items():
@@ -43,11 +49,12 @@ def check_projector(header: Header) -> None:
 
 
 def _check_tensors(header: Header) -> None:
+    parts = header.metadata.get(_SPLIT, 1)
+    _require(isinstance(parts, int) and parts in {0, 1}, "a part of the weights only: merge the parts before pushing")
     _require(bool(header.architecture), "no architecture")
     _require(bool(header.tensors), "no tensors")
     for tensor in header.tensors:
         _require(0 not in tensor.dims, f"an empty tensor {tensor.name!r}")
-    _require(header.metadata.get(_SPLIT, 1) in {0, 1}, "one part of several files")
 
 
 def _check_shape(header: Header) -> None:
@@ -76,20 +83,34 @@ def _check_experts(header: Header) -> None:
 
 
 def _check_vocabulary(header: Header, file: BinaryIO, size: int) -> None:
-    _require((header.number("vocab_size") or 0) <= MAX_ELEMENTS, "a vocabulary larger than can be")
+    stated = max(header.number("vocab_size") or 0, header.vocabulary_size)
+    _require(stated <= _MOST_TOKENS, f"a vocabulary of {stated} tokens, allowed are {_MOST_TOKENS}")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, Span) and tokens.type is ValueType.STRING:
-        tokens = read_array(file, size, tokens)
-    if isinstance(tokens, list):
-        named = {_name(number, str(token)) for number, token in enumerate(tokens)}
-        _require(len(named) == len(tokens), "two tokens of one text in its vocabulary")
+        with _one_at_a_time:
+            _check_tokens(read_strings(file, size, tokens, longest=_LONGEST_TOKEN))
+    elif isinstance(tokens, list):
+        _check_tokens(map(str, tokens))
 
 
-def _name(number: int, token: str) -> str | int:
-    """What llama.cpp knows a token by: its text up to a NUL. Bytes that are no text are not compared."""
+def _check_tokens(tokens: Iterable[str]) -> None:
+    names: set[bytes | int] = set()
+    text = 0
+    for number, token in enumerate(tokens):
+        text += len(token)
+        _require(text <= _MOST_TEXT, "more text in its vocabulary than can be")
+        names.add(_name(number, token))
+        _require(len(names) == number + 1, "two tokens of one text in its vocabulary")
+
+
+def _name(number: int, token: str) -> bytes | int:
+    """What llama.cpp knows a token by: its text up to a NUL. Bytes that are no text are not compared.
+
+    As bytes: a text takes four for each of its characters where one of them is rare.
+    """
     if "\ufffd" in token:
         return number
-    return token.partition("\0")[0] or f"[EMPTY_{number}]"
+    return (token.partition("\0")[0] or f"[EMPTY_{number}]").encode()
 
 
 def _require(is_so: bool, otherwise: str) -> None:

@@ -54,15 +54,19 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes of weights (and of a projector), of what is kept of tokens, and of what a step is computed in."""
+    """Bytes of weights (and of a projector), of what is kept of tokens, and of what a step is computed in.
+
+    reserve: of what is not there from the start, and comes with use.
+    """
 
     weights: int
     cache: int
     buffers: int
+    reserve: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.buffers
+        return self.weights + self.cache + self.buffers + self.reserve
 
 
 def estimate_memory(header: Header, projector: Header | None = None) -> MemoryNeed:
@@ -109,11 +113,15 @@ def sizes_of(need: MemoryNeed, setup: Setup) -> Sizes:
 
 
 def offloaded(need: MemoryNeed, setup: Setup, layers: int) -> Sizes:
-    """What goes to accelerators when the last `layers` layers do; the output counts as one more."""
+    """What goes to accelerators when the last `layers` layers do; the output counts as one more.
+
+    The projector goes as soon as any of them does.
+    """
     if layers <= 0:
         return Sizes(0, 0, 0)
     taken = need.layers[max(len(need.layers) - layers, 0) :]
     weights = sum(layer[0] for layer in taken) + (need.output_bytes if layers > len(need.layers) else 0)
+    weights += need.projector_bytes
     kv, window_kv, state = (sum(layer[column] for layer in taken) for column in (2, 3, 4))
     return Sizes(weights, _cache_bytes(kv, window_kv, state, need, setup), _buffer_bytes(need, setup))
 

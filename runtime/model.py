@@ -27,7 +27,7 @@ from storage.store import Store
 JSON = dict[str, Any]
 MAX_TEXT_LAYER = 1024**2
 _MAX_LICENSES = 32
-_LISTED_TEXT, _LISTED_ITEMS = 128, 16
+_LISTED_TEXT, _LISTED_ITEMS, _LONGEST_PARENT = 128, 16, 512
 _recent: Recent[tuple[str, str, bool | None], Model] = Recent(64)  # a header may keep some MiB
 _summaries: Recent[tuple[str, str], Summary | None] = Recent(20_000)  # about 1 kB each
 
@@ -108,11 +108,11 @@ def load_model(store: Store, name: ModelName, *, go_templates: bool | None = Non
 
 
 def model_details(layers: Layers, config: JSON, header: Header) -> JSON:
-    """`details` of /api/tags: the config's word first, the weights' own where it is silent."""
+    """`details` of /api/tags: the config's word first, the weights' own where it is silent. All of it is short."""
+    config = _short(config)
     family = str(config.get("model_family") or header.architecture)
     weights = layers.of("model")
     details: JSON = {
-        "parent_model": weights[-1].parent if weights else "",
         "format": str(config.get("model_format") or "gguf"),
         "family": family,
         "families": strings(config.get("model_families")) or [family],
@@ -123,7 +123,8 @@ def model_details(layers: Layers, config: JSON, header: Header) -> JSON:
         length = config.get(key) or getattr(header, key)
         if isinstance(length, int) and length > 0:
             details[key] = length
-    return details
+    parent = weights[-1].parent[:_LONGEST_PARENT] if weights else ""
+    return {"parent_model": parent} | _short(details)
 
 
 def summary(store: Store, repository: RepositoryName, digest: Digest) -> Summary | None:
@@ -245,7 +246,7 @@ def _read_config(store: Store, repository: RepositoryName, layers: Layers) -> JS
 
 
 def _short(config: JSON) -> JSON:
-    """A config as a list can afford it: its texts are a pusher's, and thousands of them are kept."""
+    """A config as a list or a lease can afford it: its texts are a pusher's; thousands are kept, and sent around."""
     kept: JSON = {}
     for key, value in config.items():
         if isinstance(value, str):

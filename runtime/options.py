@@ -83,7 +83,8 @@ def _typed(key: str, value: object) -> object:
             raise InputInvalid(f'option "{key}" takes up to {_MOST_STOPS} texts of {_LONGEST_STOP} characters')
         return tuple(word for word in value if word)
     kind = "integer" if key in _INTEGERS else "float32"
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    is_nan = isinstance(value, float) and math.isnan(value)  # it takes no integers of hundreds of digits
+    if isinstance(value, bool) or not isinstance(value, int | float) or is_nan:
         raise OptionInvalid(f'option "{key}" must be of type {kind}', option=key)
     if key not in _INTEGERS:
         return float(max(min(value, 3.4e38), -3.4e38))

@@ -15,7 +15,6 @@ from runtime.options import LoadOptions
 from runtime.recent import Recent
 from storage.store import Store
 
-_SHARDS = "split.count"
 _LENGTHS = ("context_length", "embedding_length")
 _needs: Recent[tuple[str, ...], MemoryNeed] = Recent(64)  # of files that have passed, by their digests
 
@@ -33,9 +32,6 @@ def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
         raise ModelUnusable("models with adapters cannot be run yet")
     if len(model.projectors) > 1:
         raise ModelUnusable(f"the model has {len(model.projectors)} projectors: one is as many as can be run")
-    shards = model.header.metadata.get(_SHARDS, 1)
-    if isinstance(shards, int) and shards > 1:
-        raise ModelUnusable("the weights are one part of several: merge them before pushing")
     path = _local_path(store, model, model.weights)
     projector = _local_path(store, model, model.projectors[0]) if model.projectors else None
     digests = tuple(str(layer.digest) for layer in (model.weights, *model.projectors))

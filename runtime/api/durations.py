@@ -28,7 +28,8 @@ def parse_keep_alive(value: object) -> float | None:
         kind = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
         raise Refused(400, f"Unsupported type: '{kind}'")
     else:
-        seconds = float(max(min(value, _MAX_S), -1)) if not math.isnan(value) else 0.0
+        is_nan = isinstance(value, float) and math.isnan(value)  # it takes no integers of hundreds of digits
+        seconds = 0.0 if is_nan else float(max(min(value, _MAX_S), -1))
     return FOREVER_S if seconds < 0 else min(seconds, _MAX_S)
 
 

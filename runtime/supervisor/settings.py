@@ -30,7 +30,7 @@ class SupervisorSettings(Message):
     or "off". grace_s: for running streams when it is stopped. parent: the process whose end is also ours; 0 is none.
     runner_env: what llama.cpp needs of the environment, such as the visible devices. devices: accelerators, found out
     when the supervisor starts. stall_s: a runner that is at work and ends no step for so long is killed; 0 or less
-    never. One step of a huge model may take tens of seconds.
+    never. One step may take minutes where a large model reads a long input whole on a CPU.
     """
 
     keep_alive_s: float = 300.0
@@ -45,7 +45,7 @@ class SupervisorSettings(Message):
     grace_s: float = 10.0
     parent: int = 0
     runner_env: dict[str, str] = field(default_factory=dict)
-    stall_s: float = 300.0
+    stall_s: float = 900.0
     devices: tuple[Device, ...] = ()
 
     @classmethod

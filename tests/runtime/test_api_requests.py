@@ -47,6 +47,8 @@ def body_of(data: bytes, content_type: str = "application/x-www-form-urlencoded"
         ("+1m", 60.0),
         ("2562047h47m16.854775807s", (2**63 - 1) / 1e9),
         (1e300, (2**63 - 1) / 1e9),
+        (10**400, (2**63 - 1) / 1e9),
+        (-(10**400), -1.0),
     ],
 )
 def test_keep_alive_is_seconds_or_a_go_duration(value: object, expected: float | None) -> None:
@@ -76,7 +78,16 @@ def test_a_bad_keep_alive_is_refused(value: object, message: str) -> None:
     assert (refused.value.status, str(refused.value)) == (400, message)
 
 
-@given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.text())))
+@given(
+    st.one_of(
+        st.text(),
+        st.integers(),
+        st.integers().map(lambda n: n * 10**400),
+        st.floats(),
+        st.booleans(),
+        st.lists(st.text()),
+    )
+)
 def test_any_keep_alive_is_a_bounded_number_or_a_refusal(value: object) -> None:
     try:
         seconds = parse_keep_alive(value)

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,14 @@ import json, resource, sys, time
 from pathlib import Path
 from runtime.errors import GGUFInvalid
 from runtime.gguf import read_header
+from runtime.gguf_checks import check_weights
 path = Path(sys.argv[1])
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
 try:
     with path.open("rb") as file:
-        read_header(file, path.stat().st_size)
+        header = read_header(file, path.stat().st_size)
+        if header.tensors:
+            check_weights(header, file, path.stat().st_size)
     end = "read"
 except GGUFInvalid:
     end = "refused"
@@ -114,12 +117,51 @@ def test_what_is_read_fits_little_memory_and_time(kind: str, count: int, tmp_pat
         file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, count))
         file.writelines(pairs_of(kind))
 
+    _, grown, took = cost_of(path)
+
+    assert grown < MOST_BYTES
+    assert took < 10
+
+
+def cost_of(path: Path) -> tuple[str, int, float]:
+    """What became of the file in a process of its own, by how many bytes that grew, and in how many seconds."""
     done = subprocess.run(
         [sys.executable, "-c", READ, str(path)], capture_output=True, cwd=ROOT, timeout=60, check=True,
         env={"PYTHONPATH": str(ROOT), "PATH": os.defpath},
     )  # fmt: skip
+    end, grown, took = json.loads(done.stdout)
+    return end, grown, took
 
-    _, grown, took = json.loads(done.stdout)
+
+TOKENS_OF = {
+    "as many as may be": (2**20, lambda number: f"{number:06}😀".encode(), "read"),
+    "more than may be": (2**20 + 1, None, "refused"),
+    "eight million empty ones": (8 * 2**20, None, "refused"),
+    "long ones": (2**20, lambda number: f"{number:040}😀".encode(), "refused"),
+    "one that is a book": (2000, lambda number: b"x" * 2**20 if number == 7 else str(number).encode(), "refused"),
+}
+
+
+@pytest.mark.parametrize(("count", "token", "end"), TOKENS_OF.values(), ids=TOKENS_OF.keys())
+def test_vocabularies_are_checked_in_little_memory_and_time(
+    count: int, token: Callable[[int], bytes] | None, end: str, tmp_path: Path
+) -> None:
+    numbers = {"block_count": 1, "embedding_length": 8, "context_length": 8}
+    pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    pairs += [text(f"llama.{key}") + struct.pack("<II", 4, value) for key, value in numbers.items()]
+    path = tmp_path / "hostile.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, len(pairs) + 1) + b"".join(pairs))
+        file.write(text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, count))
+        if token is None:
+            file.write(bytes(8 * count))
+        else:
+            file.writelines(len(raw).to_bytes(8, "little") + raw for raw in map(token, range(count)))
+        file.write(text("t") + struct.pack("<IQIQ", 1, 8, 0, 0) + bytes(32 + 32))
+
+    became, grown, took = cost_of(path)
+
+    assert became == end
     assert grown < MOST_BYTES
     assert took < 10
 

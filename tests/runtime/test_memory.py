@@ -288,4 +288,9 @@ def test_a_projector_is_counted() -> None:
     tensor = Tensor("v.patch_embd.weight", (1024,), "F32", 0, 4096)
     sight = Header(3, {"general.architecture": "clip"}, (tensor,), 0)
 
-    assert estimate_memory(header("llama"), sight).projector_bytes >= 4096
+    need = estimate_memory(header("llama"), sight)
+
+    assert need.projector_bytes >= 4096
+    for layers, there in ((0, 0), (1, need.projector_bytes), (5, need.projector_bytes)):
+        blind = offloaded(replace(need, projector_bytes=0), Setup(512), layers)
+        assert offloaded(need, Setup(512), layers).total - blind.total == there

@@ -245,6 +245,22 @@ def test_adapters_and_shards_are_refused(store: Store, tiny: Path, tmp_path: Pat
     writer.close()
     push_model(store, "sharded", tmp_path / "shard.gguf")
 
-    for name in ("adapted", "sharded"):
-        with pytest.raises(ModelUnusable):
+    for name, words in (("adapted", "adapters"), ("sharded", "merge the parts before pushing")):
+        with pytest.raises((ModelUnusable, GGUFInvalid), match=words):
             model_spec(store, loaded(store, name), LoadOptions())
+
+
+def test_a_pushers_long_texts_are_neither_listed_nor_sent_to_the_supervisor(store: Store, tiny: Path) -> None:
+    long = "x" * 10_000
+    config = {"model_family": long, "model_families": [long] * 50, "model_type": long, "file_type": {"a": long}}
+    push_model(store, "m", tiny, config=config | {"model_format": long, "context_length": 7})
+    (row,) = store.repositories.tagged(after=None, limit=10)
+    listed = summary(store, row.repository, row.digest)
+
+    model = loaded(store, "m")
+
+    sent = model_spec(store, model, LoadOptions()).details
+    assert listed is not None
+    assert listed.details == model.details
+    assert len(json.dumps(sent)) <= len(json.dumps(model.details)) < 4000
+    assert (sent["family"], model.details["context_length"]) == ("x" * 128, 7)

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from runtime.messages import MemoryNeed, ModelSpec
 from runtime.options import LoadOptions
+from runtime.runner import vision
 from runtime.runner.devices import devices
+from runtime.runner.threads import compute_threads
 from runtime.supervisor import devices as found
+from runtime.supervisor import plan as planning
 from runtime.supervisor.plan import describe, is_compatible, plan_load
 from runtime.supervisor.settings import Device, SupervisorSettings
 
@@ -113,7 +116,113 @@ def test_the_operators_word_on_lanes_counts() -> None:
 def test_a_plan_tells_its_figures_in_one_line() -> None:
     plan = plan_load(spec(need(layer=GIB)), settings(num_parallel=2))
 
-    assert describe(plan) == "12.1 GiB: weights 12.0 GiB, cache 0.1 GiB, buffers 0.0 GiB, for 2 x 4096 tokens"
+    assert describe(plan) == (
+        "12.1 GiB: weights 12.0 GiB, cache 0.1 GiB, buffers 0.0 GiB, reserve 0.0 GiB, for 2 x 4096 tokens"
+    )
+
+
+# what a model of 135 million parameters says of itself, and one of 8 billion
+SMALL = MemoryNeed(
+    270 * MIB, 23_040, 16_384, vocabulary=49_152, embedding=576, heads=9, feed_width=6336, attention_width=2688
+)
+LARGE = MemoryNeed(
+    4700 * MIB, 131_072, 16_384, vocabulary=128_256, embedding=4096, heads=32, feed_width=55_296, attention_width=18_432
+)
+
+
+@pytest.mark.parametrize(
+    ("memory", "budget", "reserve"),
+    [(SMALL, 16 * GIB, 297), (SMALL, 64 * GIB, 297), (LARGE, 25 * GIB, 1220), (LARGE, 64 * GIB, 1220)],
+)
+def test_a_model_that_generates_has_room_to_embed_and_keeps_its_lanes(
+    memory: MemoryNeed, budget: int, reserve: int
+) -> None:
+    plan = plan_load(spec(memory), settings(memory_budget_bytes=budget))
+
+    assert plan.parallel == 8
+    assert plan.parts.reserve / MIB == pytest.approx(reserve, rel=0.05)
+    assert plan.uncounted == plan.parts.reserve
+    assert plan.size == plan.parts.total <= budget // 2
+
+
+@pytest.mark.parametrize("budget", [GIB, 5 * GIB, 6 * GIB, 18 * GIB + 512 * MIB, 20 * GIB])
+def test_room_to_embed_refuses_nothing_and_leaves_a_second_model_its_half(budget: int) -> None:
+    plan = plan_load(spec(LARGE), settings(memory_budget_bytes=budget))
+    least = plan.size - plan.parts.reserve
+
+    assert plan.size <= (budget // 2 if least <= budget // 2 else max(budget, least))
+
+
+def test_room_to_embed_is_where_the_model_is() -> None:
+    plan = plan_load(spec(need(kv=64 * 1024)), settings(24 * GIB, num_parallel=1))
+
+    assert plan.parts.reserve == plan.uncounted == plan.uncounted_vram > 4096 * 64 * 1024 * LAYERS
+    assert plan.size_vram <= 24 * GIB
+
+
+def test_a_model_that_only_embeds_is_planned_at_its_largest() -> None:
+    plan = plan_load(spec(SMALL, is_embedding=True), settings())
+
+    assert plan.grows
+    assert (plan.parts.reserve, plan.uncounted) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("free", "asked", "on_device"), [((), -1, 0), ((24 * GIB,), -1, 700), ((24 * GIB,), 0, 0), ((GIB,), 1, 700)]
+)
+def test_a_projector_goes_with_the_first_layer(free: tuple[int, ...], asked: int, on_device: int) -> None:
+    options = LoadOptions(num_gpu=asked)
+    with_eyes = spec(need(kv=0, projector_bytes=700 * MIB), options=options, projector="/projector")
+    blind = plan_load(spec(need(kv=0), options=options), settings(*free))
+
+    plan = plan_load(with_eyes, settings(*free))
+
+    assert plan.size_vram - blind.size_vram == plan.uncounted_vram == on_device * MIB
+    assert plan.parts.reserve == 256 * MIB  # of images that were encoded
+    assert plan.size - blind.size == plan.uncounted == (700 + 256) * MIB
+
+
+def test_as_many_encoded_images_are_kept_as_the_plan_has_room_for() -> None:
+    assert planning._ENCODED_BYTES == vision._KEPT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "free", "tokens"),
+    [
+        (0, {}, (), 0),
+        (1, {}, (), 64),
+        (128, {}, (), 128),
+        (2**31 - 1, {}, (), 512),
+        (2**31 - 1, {"num_ctx": 256}, (), 256),
+        (2**31 - 1, {"num_ctx": 16}, (), 64),
+        (2**31 - 1, {}, (24 * GIB,), 2048),
+        (2**31 - 1, {"num_gpu": 0}, (24 * GIB,), 512),
+        (1, {}, (24 * GIB,), 64),
+    ],
+)
+@pytest.mark.parametrize("embeds", [False, True])
+def test_nobody_makes_the_steps_of_others_huge_or_tiny(
+    asked: int, more: dict[str, int], free: tuple[int, ...], tokens: int, embeds: bool
+) -> None:
+    wanted = spec(options=LoadOptions(num_batch=asked, **more), is_embedding=embeds)
+
+    assert plan_load(wanted, settings(*free)).options.num_batch == tokens
+
+
+def test_nobody_takes_more_threads_than_the_server_would() -> None:
+    wanted = spec(options=LoadOptions(num_thread=10**6))
+
+    assert plan_load(wanted, settings()).options.num_thread == compute_threads()
+
+
+def test_what_is_negative_is_left_open_and_forces_no_reload() -> None:
+    negative = LoadOptions(num_ctx=-1, num_batch=-1, num_gpu=-7, main_gpu=-1, num_thread=-2)
+
+    usual, odd = plan_load(spec(), settings()), plan_load(spec(options=negative), settings())
+
+    assert (odd.options.num_batch, odd.options.num_gpu) == (0, -1)
+    assert is_compatible(usual, odd)
+    assert is_compatible(odd, usual)
 
 
 def test_an_automatic_choice_of_layers_matches_one_that_was_asked_for() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.errors import GGUFInvalid, ModelUnusable
 from runtime.gguf import Header, Tensor, read_header
 from runtime.gguf_checks import check_projector, check_weights
-from runtime.gguf_reader import KEPT_ARRAY
+from runtime.gguf_reader import KEPT_ARRAY, Span
+from runtime.gguf_types import ValueType
 from runtime.model import Model, load_model
 from runtime.options import LoadOptions
 from runtime.weights import identity, model_spec
@@ -121,6 +125,12 @@ FATAL = {
     "two tokens alike up to a NUL": {"tokenizer.ggml.tokens": ["a", "a\0b"]},
     "a token named as an empty one is": {"tokenizer.ggml.tokens": ["", "[EMPTY_0]"]},
     "no architecture": {"general.architecture": ""},
+    "several scalings": {"llama.rope.scaling.type": ["none", "yarn"]},
+    "a list of counts of parts": {"split.count": [1]},
+    "parts that are text": {"split.count": "1"},
+    "more tokens than can be": {"tokenizer.ggml.tokens": Span(ValueType.STRING, 2**20 + 1, 24)},
+    "more tokens than can be, it says": {"llama.vocab_size": 2**20 + 1},
+    "a vocabulary of books": {"tokenizer.ggml.tokens": [f"{number}" + "x" * 2**18 for number in range(65)]},
 }  # fmt: skip
 
 
@@ -132,6 +142,31 @@ def test_what_would_end_llama_cpp_is_refused(changed: dict[str, object], tiny: b
         check(replace(header, metadata={**header.metadata, **changed}), tiny)  # type: ignore[dict-item]
 
     assert "\n" not in str(refused.value)
+
+
+def test_one_part_of_several_is_told_what_to_do(tiny: bytes) -> None:
+    header = read_header(io.BytesIO(tiny), len(tiny))
+
+    for check_it in (lambda part: check(part, tiny), check_projector):
+        with pytest.raises(GGUFInvalid, match=re.escape("merge the parts before pushing")):
+            check_it(replace(header, metadata={"general.architecture": "clip", "split.count": 2}))
+
+
+WORDS = st.text("ab\0\ufffd", max_size=3)
+ANYTHING = st.one_of(
+    st.integers(-(2**63), 2**64 - 1), st.floats(), st.booleans(), WORDS,
+    st.lists(st.one_of(st.integers(-1, 2**40), WORDS, st.floats()), max_size=3),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(sorted({key for changed in FATAL.values() for key in changed})), ANYTHING))
+def test_values_of_any_type_pass_or_are_refused(tiny: bytes, told: dict[str, object]) -> None:
+    header = read_header(io.BytesIO(tiny), len(tiny))
+
+    try:
+        check(replace(header, metadata={**header.metadata, **told}), tiny)  # type: ignore[dict-item]
+    except GGUFInvalid as refused:
+        assert len(str(refused)) < 300
 
 
 def test_texts_that_are_no_text_are_not_taken_for_one_another(tiny: bytes) -> None:
