@@ -156,7 +156,7 @@ class Loaded(Message):
     """A runner as /api/ps shows it. expires_at: Unix seconds; sizes in bytes.
 
     names: what it was asked by, `name` first; a caller may see one of them and not the others. digests: of their
-    manifests, in the same order.
+    manifests, and named_details: what is shown beside each, in the same order.
     """
 
     name: str
@@ -169,8 +169,9 @@ class Loaded(Message):
     pid: int
     names: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
+    named_details: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Loaded:
-        lists = {key: tuple(body.get(key, ())) for key in ("names", "digests")}
+        lists = {key: tuple(body.get(key, ())) for key in ("names", "digests", "named_details")}
         return super(Loaded, cls).from_json(body | lists)

@@ -45,6 +45,11 @@ class FrameDecoder:
 
     def next(self) -> dict[str, Any] | None:
         """The next whole frame, or None where more bytes are needed. Raises FrameInvalid."""
+        payload = self.next_payload()
+        return None if payload is None else decode_payload(payload)
+
+    def next_payload(self) -> bytes | None:
+        """The bytes of the next whole frame, for `decode_payload`; None where more are needed. Raises FrameInvalid."""
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)
@@ -52,9 +57,9 @@ class FrameDecoder:
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return None
-        payload = bytes(self._buffer[_LENGTH.size : end])
+        payload = bytes(memoryview(self._buffer)[_LENGTH.size : end])
         del self._buffer[:end]
-        return _decode(payload)
+        return payload
 
     @property
     def is_empty(self) -> bool:
@@ -90,6 +95,14 @@ class Channel:
         self._socket.settimeout(timeout_s)
         self._socket.sendall(frame)
 
+    def send_some(self, data: memoryview, *, timeout_s: float) -> int:
+        """Send as much of a frame as the peer takes; the rest has to follow. Returns how many bytes that was.
+
+        Raises TimeoutError where it takes nothing for `timeout_s` seconds, and OSError.
+        """
+        self._socket.settimeout(timeout_s)
+        return self._socket.send(data)
+
     def receive(self, *, timeout_s: float | None = None) -> dict[str, Any] | None:
         """The next frame; None where the peer closed between two frames.
 
@@ -118,8 +131,11 @@ class Channel:
         self._socket.close()
 
 
-async def read_frame(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next frame of an asyncio stream; None where the peer closed between two. Raises FrameInvalid, OSError."""
+async def read_frame(reader: asyncio.StreamReader, *, max_bytes: int = MAX_FRAME_BYTES) -> dict[str, Any] | None:
+    """The next frame of an asyncio stream; None where the peer closed between two. Raises FrameInvalid, OSError.
+
+    max_bytes: the largest frame that makes sense here; a peer's word for a larger one is not taken.
+    """
     try:
         header = await reader.readexactly(_LENGTH.size)
     except asyncio.IncompleteReadError as error:
@@ -127,20 +143,20 @@ async def read_frame(reader: asyncio.StreamReader) -> dict[str, Any] | None:
             raise FrameInvalid("the peer closed in the middle of a frame") from None
         return None
     (length,) = _LENGTH.unpack(header)
-    _check_length(length)
+    _check_length(length, max_bytes)
     try:
         payload = await reader.readexactly(length)
     except asyncio.IncompleteReadError:
         raise FrameInvalid("the peer closed in the middle of a frame") from None
-    return _decode(payload)
+    return decode_payload(payload)
 
 
-def _check_length(length: int) -> None:
-    if length > MAX_FRAME_BYTES:
-        raise FrameInvalid(f"a frame of {length} bytes is larger than {MAX_FRAME_BYTES}")
+def _check_length(length: int, max_bytes: int = MAX_FRAME_BYTES) -> None:
+    if length > max_bytes:
+        raise FrameInvalid(f"a frame of {length} bytes is larger than {max_bytes}")
 
 
-def _decode(payload: bytes) -> dict[str, Any]:
+def decode_payload(payload: bytes) -> dict[str, Any]:
     try:
         body = json.loads(payload)
     except (ValueError, RecursionError):

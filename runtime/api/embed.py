@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Response
@@ -16,7 +17,8 @@ from runtime.errors import InputInvalid
 from runtime.supervisor.lease import Embeddings
 
 JSON = dict[str, Any]
-_MOST_INPUTS = 50_000  # all their vectors are held at once
+_MOST_INPUTS = 50_000  # all their vectors are held at once; `Lease.embed` bounds these
+_AT_ONCE = 8192  # numbers that become text together: some 100 KB
 _JSON_TYPE = "application/json; charset=utf-8"
 
 
@@ -33,11 +35,10 @@ def embed() -> Response:
     load_ns = time.monotonic_ns() - call.started_ns
     with lease:
         found = lease.embed(inputs, call.body.flag("truncate", True), is_cancelled=call.is_cancelled)
-    vectors = [_cut(vector, dimensions) for vector in found.vectors]
     head, tail = encode({"model": call.model_name}), encode(_statistics(call, load_ns, found))
-    body = [head[:-1], b',"embeddings":[', ",".join(map(_text, vectors)).encode(), b"]"]
-    body.append(b"," + tail[1:] if len(tail) > 2 else b"}")
-    return Response(b"".join(body), content_type=_JSON_TYPE)
+    body = _pieces(head, found.vectors, dimensions, tail)
+    is_small = sum(map(len, found.vectors)) <= _AT_ONCE  # as most are: then with a length
+    return Response(b"".join(body) if is_small else body, content_type=_JSON_TYPE)
 
 
 def embeddings() -> Response:
@@ -70,6 +71,16 @@ def _inputs(value: object) -> list[str]:
     if len(value) > _MOST_INPUTS:
         raise Refused(400, f"too many inputs: {len(value)}, and {_MOST_INPUTS} are the most of one call")
     return value
+
+
+def _pieces(head: bytes, vectors: list[array[float]], dimensions: int, tail: bytes) -> Iterator[bytes]:
+    """The body, bit by bit: as text the vectors take several times their size. Nothing can fail any more."""
+    yield head[:-1] + b',"embeddings":['
+    step = max(_AT_ONCE // len(vectors[0]), 1) if vectors else 1
+    for start in range(0, len(vectors), step):
+        text = ",".join(_text(_cut(vector, dimensions)) for vector in vectors[start : start + step])
+        yield ("," + text if start else text).encode()
+    yield b"]" + (b"," + tail[1:] if len(tail) > 2 else b"}")
 
 
 def _cut(vector: array[float], dimensions: int) -> array[float]:

@@ -31,9 +31,14 @@ def ps() -> Response:
 
 def _shown(model: Loaded) -> dict[str, Any] | None:
     """A runner under the first of its names that the caller may see; one runner serves all that share its weights."""
-    names = zip(model.names or (model.name,), model.digests or (model.digest,), strict=False)
-    visible = ((name, digest) for name, digest in names if current_gate().may_see(ModelName.parse(name).repository))
-    name, digest = next(visible, (None, None))
+    named = zip(
+        model.names or (model.name,),
+        model.digests or (model.digest,),
+        model.named_details or (model.details,),
+        strict=False,
+    )
+    visible = (each for each in named if current_gate().may_see(ModelName.parse(each[0]).repository))
+    name, digest, details = next(visible, (None, None, None))
     if name is None:
         return None
     return {
@@ -41,7 +46,7 @@ def _shown(model: Loaded) -> dict[str, Any] | None:
         "model": name,
         "size": model.size,
         "digest": digest,
-        "details": model.details,
+        "details": details,
         "expires_at": local_time(model.expires_at),
         "size_vram": model.size_vram,
         "context_length": model.context_length,

@@ -29,7 +29,11 @@ def one_object(body: JSON, status: int = 200) -> Response:
 
 def refusal(error: Exception) -> Response:
     """The error body; no other key stands in it, since clients decode it into types of their own."""
-    response = one_object({"error": str(error)}, status_of(error))
+    return with_retry_after(one_object({"error": str(error)}, status_of(error)), error)
+
+
+def with_retry_after(response: Response, error: Exception) -> Response:
+    """The refusal of what is refused for now, with when to ask again."""
     wait_s = retry_after_s(error)
     if wait_s is not None:
         response.headers["Retry-After"] = str(wait_s)

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response
 
 from runtime.api.errors import Refused, status_of
-from runtime.api.replies import encode, one_object
+from runtime.api.replies import encode, one_object, with_retry_after
 from runtime.api.requests import Body
 from runtime.api.serving import TRY_PULLING, Call
 from runtime.errors import RuntimeFailure
@@ -35,7 +35,8 @@ def rerank_v1() -> Response:
     except (RuntimeFailure, StorageError) as error:
         status = status_of(error)
         kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
-        return _v1({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, status)
+        refused = _v1({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, status)
+        return with_retry_after(refused, error)
 
 
 def _answer() -> JSON:

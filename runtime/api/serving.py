@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from flask import current_app, request
@@ -147,14 +148,15 @@ class Call:
         if not self.body.flag("truncate", True):
             return dialogue.final(messages, dialogue.render(messages), is_cut=False)
         image_tokens = IMAGE_TOKENS if dialogue.model.projectors else 0
-        fitted = fit(messages, dialogue.render, lease.count, lease.context_length, image_tokens=image_tokens)
+        count = partial(lease.count, is_cancelled=self.is_cancelled)
+        fitted = fit(messages, dialogue.render, count, lease.context_length, image_tokens=image_tokens)
         return dialogue.final(fitted.messages, fitted.prompt, is_cut=bool(fitted.dropped) or fitted.is_over)
 
     def measured(self, lease: Lease, prompt: Prompt) -> Prompt:
         """A prompt that has no messages to leave out, and whether the runner will have to cut it."""
         limit = lease.context_length
         is_long = self.body.flag("truncate", True) and len(prompt.text.encode()) >= limit
-        return replace(prompt, is_cut=is_long and lease.count(prompt.text) > limit)
+        return replace(prompt, is_cut=is_long and lease.count(prompt.text, is_cancelled=self.is_cancelled) > limit)
 
     def generation(
         self, model: Model, prompt: Prompt, options: SampleOptions, reading: Reading, constraint: Constraint | None

@@ -11,7 +11,7 @@ from runtime.errors import InputInvalid, RuntimeFailure
 from runtime.failures import error_event
 from runtime.runner.embed_job import EmbedJob, PairTokens, Vector, input_tokens
 from runtime.runner.library import Model, Vocabulary
-from runtime.runner.pooling import POOLING_RANK, Lane, Part, lane_of
+from runtime.runner.pooling import POOLING_RANK, Abandoned, Lane, Part, lane_of
 from runtime.runner.sequence import Sink
 from runtime.runner.settings import RunnerSettings
 
@@ -92,6 +92,10 @@ class Embedder:
         jobs = list(dict.fromkeys(part.job for part in parts))
         try:
             found = lane.compute(parts)
+        except Abandoned:
+            for job in jobs:
+                self.cancel(job)  # without a word: there is nobody to hear it
+            return
         except RuntimeFailure as error:
             lane.wipe()
             if len(jobs) == 1:

@@ -17,6 +17,7 @@ import numpy as np
 from runtime.errors import RuntimeFailure
 from runtime.runner.embed_job import EmbedJob, Vector, normalise, relevance
 from runtime.runner.library import (
+    ABANDONED,
     MOST_SEQUENCES,
     POOLING_CLS,
     POOLING_LAST,
@@ -35,6 +36,11 @@ _LEAST_TOKENS = 32
 _OUTPUT_BYTES = 256 * 1024 * 1024
 _ATTENTION_BYTES = 256 * 1024 * 1024
 _RECURRENT_SEQUENCES = 16  # each has a state of its own, as large as the cache of a window
+_WATCHED_TOKENS = 64  # a step of fewer is over soon, and to look costs as much as it saves
+
+
+class Abandoned(Exception):
+    """All who asked for the inputs of a step have left while it was computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,10 @@ class Lane(Protocol):
         """
 
     def compute(self, parts: list[Part]) -> list[Vector | None]:
-        """What each part came to, None where its input goes on. Raises InputInvalid, RuntimeFailure, LoadFailed."""
+        """What each part came to, None where its input goes on.
+
+        Raises Abandoned, after which nothing of the step is left, and InputInvalid, RuntimeFailure, LoadFailed.
+        """
 
     def forget(self) -> None:
         """Let go of an input that is under way; it would begin anew."""
@@ -153,7 +162,7 @@ class WholeInputs:
         self._batch.clear()
         for sequence, part in enumerate(parts):
             self._batch.add_slice(part.tokens, 0, sequence, wants_last=True)
-        _decode(context, self._batch)
+        _decode(context, self._batch, parts)
         return [self._read(context, sequence) for sequence in range(len(parts))]
 
     def forget(self) -> None:
@@ -245,7 +254,7 @@ class SlicedInputs:
             is_long = part.start > 0 or not part.is_last
             short += not is_long
             self._batch.add_slice(part.tokens, part.start, 0 if is_long else short, wants_last=True)
-        _decode(self._context, self._batch)
+        _decode(self._context, self._batch, parts)
         rows = self._context.rows(self._batch.size)
         found: list[Vector | None] = []
         at = 0
@@ -333,9 +342,14 @@ def _sequences(model: Model, step: int) -> int:
     return min(_RECURRENT_SEQUENCES if is_recurrent else MOST_SEQUENCES, step)
 
 
-def _decode(context: Context, batch: Batch) -> None:
+def _decode(context: Context, batch: Batch, parts: list[Part]) -> None:
+    """Compute what `parts` were put into `batch` for; a long step ends early once nobody is there to read it."""
     batch.want_all()
-    result = context.decode(batch)
+    jobs = dict.fromkeys(part.job for part in parts)
+    is_watched = batch.size >= _WATCHED_TOKENS
+    result = context.decode(batch, (lambda: all(job.sink.is_gone for job in jobs)) if is_watched else None)
+    if result == ABANDONED:
+        raise Abandoned
     if result != 0:
         raise RuntimeFailure(f"llama.cpp cannot compute the embedding (code {result})")
 

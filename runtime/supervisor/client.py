@@ -18,6 +18,7 @@ from runtime.wire import Channel, FrameInvalid
 
 SOCKET_NAME = "supervisor.sock"
 _RETURN_S = 6.0  # a supervisor that died is back within five seconds
+_MOST_LOSSES = 5  # so often a request is put in line again
 _ANSWER_S = 30.0  # for questions that are answered from memory, or after the end of one process
 
 
@@ -44,6 +45,7 @@ class Supervisor:
         request = {"op": "lease", "spec": spec.to_json(), "keep_alive": keep_alive_s, "caller": caller}
         deadline = time.monotonic() + _RETURN_S
         started_ns = time.monotonic_ns()
+        losses = 0
         while True:
             channel = self._connect(deadline, is_cancelled)
             try:
@@ -51,8 +53,11 @@ class Supervisor:
                 ready = self._await_ready(channel, is_cancelled)
             except (OSError, FrameInvalid) as error:
                 channel.close()
-                if time.monotonic() > deadline:
+                losses += 1
+                if losses >= _MOST_LOSSES:
                     raise _gone(f"the model supervisor stopped answering: {error}") from None
+                time.sleep(POLL_S)
+                deadline = time.monotonic() + _RETURN_S
                 continue  # it died while we waited; nothing was begun, so its successor may be asked again
             except BaseException:
                 channel.close()

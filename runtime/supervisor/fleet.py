@@ -14,7 +14,7 @@ from typing import Any
 from runtime.errors import LoadFailed, RuntimeFailure, SupervisorGone
 from runtime.messages import Loaded, ModelSpec
 from runtime.supervisor.plan import describe, plan_load
-from runtime.supervisor.queue import End, Grant, Leave, Limits, Queue, Reject, Rest, Start, Ticket
+from runtime.supervisor.queue import End, Grant, Leave, Limits, Queue, Reject, Rest, Start, Stay, Ticket
 from runtime.supervisor.runner import Runner
 from runtime.supervisor.settings import SupervisorSettings
 
@@ -107,12 +107,22 @@ class Fleet:
         return sorted(ready, key=lambda loaded: -loaded.expires_at)
 
     async def unload(self, identity: str) -> bool:
-        """End the runner now if it is idle, else after its last lease. False where there is none."""
+        """End the runner now if it is idle, else after its last lease. False where there is none.
+
+        One that loads answers those who wait for it before: to load it anew for them would help nobody.
+        """
         runner = self._runners.get(identity)
         if runner is None:
             return False
+        if runner.is_loading:
+            runner.keep_alive_s = 0
+            for pending in self._queue:
+                if pending.identity == identity:
+                    pending.keep_alive_s = None  # what they asked for is older
+            return True
         runner.is_leaving = True
-        if not runner.leases and not runner.is_loading:
+        self._queue.dismiss(identity)
+        if not runner.leases:
             self._end(runner)
             await runner.ended.wait()
         return True
@@ -126,6 +136,7 @@ class Fleet:
         runners = list(self._runners.values())
         for runner in runners:
             runner.is_leaving = True
+            self._queue.dismiss(runner.identity)
             if not runner.leases:
                 self._end(runner)
         await _all_ended(runners, self._settings.grace_s)
@@ -135,9 +146,7 @@ class Fleet:
 
     def _pump(self) -> None:
         """Move the queue as far as it goes now."""
-        for pending in self._queue:
-            if pending.granted.done():  # given up; its task has not run yet
-                self._queue.remove(pending)
+        self._leave_out_done()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -156,10 +165,19 @@ class Fleet:
                 case Leave(identity):
                     log.info("leaving name=%s: others have waited", self._runners[identity].spec.name)
                     self._runners[identity].is_leaving = True
+                case Stay(identity):
+                    log.info("staying name=%s: nobody waits for its place", self._runners[identity].spec.name)
+                    self._runners[identity].is_leaving = False
                 case Rest(until):
                     if until is not None:
                         self._alarm = asyncio.get_running_loop().call_later(until - now, self._pump)
                     return
+
+    def _leave_out_done(self) -> None:
+        """Those who gave up, and whose task has not run yet."""
+        for pending in self._queue:
+            if pending.granted.done():
+                self._queue.remove(pending)
 
     def _grant(self, runner: Runner, pending: Pending) -> Runner:
         if pending.keep_alive_s is not None:

@@ -16,8 +16,9 @@ from runtime.messages import Done, GenerateRequest, Piece
 from runtime.wire import Channel, FrameInvalid, encode_frame
 
 POLL_S = 0.1  # how often a waiting thread looks whether its client is still there
-_CONNECT_S = 10.0  # the runner takes connections between two steps, and a step of a large model is long
-_SEND_S = 30.0
+_CONNECT_S = 10.0
+_MOST_NUMBERS = 16 * 1024**2  # of the vectors of one call, which are held at once: 64 MiB, and 200 MB as text
+_UNEXPECTED = "the model runner has ended unexpectedly"
 
 
 def never() -> bool:
@@ -50,6 +51,7 @@ class Lease:
     def __init__(self, channel: Channel, ready: dict[str, Any], *, load_ns: int) -> None:
         self._channel = channel
         self._socket = str(ready["socket"])
+        self._end = ""
         self.context_length = int(ready["context_length"])
         self.load_ns = load_ns
 
@@ -78,12 +80,19 @@ class Lease:
     def embed(
         self, inputs: Sequence[str], truncate: bool = True, *, is_cancelled: Callable[[], bool] = never
     ) -> Embeddings:
-        """A vector for each input. Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled."""
+        """A vector for each input. Raises RunnerGone, PromptTooLong, InputInvalid, RequestCancelled.
+
+        InputInvalid, with the first vector, where there are so many inputs that all vectors together are too large.
+        """
         vectors: list[array[float]] = []
         prompt_tokens = 0
         for event in self._stream({"op": "embed", "inputs": list(inputs), "truncate": truncate}, is_cancelled):
             if event["event"] == "vectors":
-                vectors += _unpack(event["data"], int(event["width"]))
+                width = int(event["width"])
+                _check_size(len(inputs), width)
+                vectors += _unpack(event["data"], width)
+                if len(vectors) > len(inputs):
+                    raise RunnerGone("the model runner answers what it was not asked")
             else:
                 prompt_tokens = int(event["prompt_tokens"])
         return Embeddings(vectors, prompt_tokens)
@@ -107,21 +116,22 @@ class Lease:
                 prompt_tokens = int(event["prompt_tokens"])
         return Ranking(scores, prompt_tokens)
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+    def tokenize(self, text: str, *, add_special: bool = False, is_cancelled: Callable[[], bool] = never) -> list[int]:
         """Token ids; special tokens in `text` are parsed. add_special: put those in front and at the end, too."""
-        return [int(token) for token in self._ask(op="tokenize", text=text, add_special=add_special)["tokens"]]
+        answer = self._ask({"op": "tokenize", "text": text, "add_special": add_special}, is_cancelled)
+        return [int(token) for token in answer["tokens"]]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special ones spelt out. Raises InputInvalid for an id the model does not have."""
-        return str(self._ask(op="detokenize", tokens=list(tokens))["text"])
+        return str(self._ask({"op": "detokenize", "tokens": list(tokens)}, never)["text"])
 
-    def count(self, text: str) -> int:
-        """How many tokens `text` is as a prompt, the begin token included."""
-        return int(self._ask(op="count", text=text)["tokens"])
+    def count(self, text: str, *, is_cancelled: Callable[[], bool] = never) -> int:
+        """How many tokens `text` is as a prompt, the begin token included. Raises RequestCancelled."""
+        return int(self._ask({"op": "count", "text": text}, is_cancelled)["tokens"])
 
-    def _ask(self, **request: Any) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], is_cancelled: Callable[[], bool]) -> dict[str, Any]:
         answer = {}
-        for event in self._stream(request, never):
+        for event in self._stream(request, is_cancelled):
             answer = event
         return answer
 
@@ -132,16 +142,40 @@ class Lease:
         except FrameInvalid as error:
             raise InputInvalid(f"the request cannot be passed on: {error}") from None
         try:
-            channel = Channel.connect(self._socket, timeout_s=_CONNECT_S)
+            channel = self._connect(is_cancelled)
         except OSError:
             raise self._gone() from None
         try:
-            channel.send_frame(frame, timeout_s=_SEND_S)
+            self._send(channel, frame, is_cancelled)
             yield from self._events(channel, is_cancelled)
         except (OSError, FrameInvalid):
             raise self._gone() from None
         finally:
             channel.close()
+
+    def _connect(self, is_cancelled: Callable[[], bool]) -> Channel:
+        while True:
+            try:
+                return Channel.connect(self._socket, timeout_s=_CONNECT_S)
+            except BlockingIOError:  # so many wait at its door already: it opens between two steps
+                self._check(is_cancelled)
+            time.sleep(POLL_S)  # until the runner ends: nobody tells when there is room again
+
+    def _send(self, channel: Channel, frame: bytes, is_cancelled: Callable[[], bool]) -> None:
+        """Send a frame that may be larger than a socket holds: a runner reads between two steps, which may be long."""
+        left = memoryview(frame)
+        while left:
+            try:
+                left = left[channel.send_some(left, timeout_s=POLL_S) :]
+            except TimeoutError:
+                self._check(is_cancelled)
+
+    def _check(self, is_cancelled: Callable[[], bool]) -> None:
+        """Raises RequestCancelled, and ConnectionResetError where the runner is known to have ended."""
+        if is_cancelled():
+            raise RequestCancelled("request canceled")
+        if self._has_ended(within_s=0):
+            raise ConnectionResetError
 
     def _events(self, channel: Channel, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         looked = time.monotonic()
@@ -165,13 +199,32 @@ class Lease:
 
     def _gone(self) -> RunnerGone:
         """Why the runner's socket closed, if the supervisor knows already."""
+        self._has_ended(within_s=1.0)
+        return RunnerGone(self._end or _UNEXPECTED)
+
+    def _has_ended(self, *, within_s: float) -> bool:
+        """Whether the supervisor says so, or is gone itself: then its runners are, too."""
+        if self._end:
+            return True
         try:
-            event = self._channel.receive(timeout_s=1.0)
+            event = self._channel.receive(timeout_s=within_s)
+        except (BlockingIOError, TimeoutError):
+            return False
         except (OSError, FrameInvalid):
             event = None
-        if event is not None and event.get("event") == "gone":
-            return RunnerGone(str(event["message"]))
-        return RunnerGone("the model runner has ended unexpectedly")
+        self._end = str(event["message"]) if event is not None and event.get("event") == "gone" else _UNEXPECTED
+        return True
+
+
+def _check_size(inputs: int, width: int) -> None:
+    """Raises InputInvalid for vectors that are together larger than an answer may be, RunnerGone for none at all."""
+    if width < 1:
+        raise RunnerGone("the model runner answers with vectors of no width")
+    if inputs * width > _MOST_NUMBERS:
+        raise InputInvalid(
+            f"too many inputs: {inputs} vectors of {width} numbers, and {_MOST_NUMBERS // width} are the most of one "
+            "call with this model"
+        )
 
 
 def _unpack(data: str, width: int) -> list[array[float]]:

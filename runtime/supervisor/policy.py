@@ -149,10 +149,13 @@ def _make_room(plan: LoadPlan, runners: Sequence[RunnerState], room: _Room) -> D
     return Wait(leaving=busy.identity if busy else None)
 
 
-def _worth(runner: RunnerState) -> tuple[bool, float, float, str]:
-    """What is to stay for ever goes last; then the least recently used goes first, then what would go soonest."""
-    is_endless = runner.keep_alive_s < 0
-    return is_endless, runner.used_at, math.inf if is_endless else runner.keep_alive_s, runner.path
+def _worth(runner: RunnerState) -> tuple[float, float, str]:
+    """The least recently used goes first, then what would go soonest.
+
+    What is to stay for ever goes like the others where room is needed: anybody may ask for that, and else a few who do
+    would take the places of all.
+    """
+    return runner.used_at, math.inf if runner.keep_alive_s < 0 else runner.keep_alive_s, runner.path
 
 
 def _too_large(plan: LoadPlan, budget_bytes: int, vram_bytes: int) -> ModelTooLarge:

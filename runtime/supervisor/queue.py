@@ -4,7 +4,8 @@ Holds no process and no clock: `step` is told the runners and the time, and says
 
 Callers take turns, so one who asks for much does not make the others wait for all of it. Requests that share a loaded
 runner go past whoever waits for another model, since loading costs more than an answer, but not without end: after
-`PASSES` of them, or `PATIENCE_S`, the runner in the way takes no more and makes room.
+`PASSES` of them, or `PATIENCE_S`, the runner in the way takes no more and makes room; it takes more again where the
+one it makes room for gives up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from runtime.errors import QueueFull, RuntimeFailure
@@ -93,10 +94,20 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Stay:
+    """This runner was to leave for somebody who needs it no more: it takes requests again."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing more can be done before something changes, or before `until`."""
 
     until: float | None = None
+
+
+Step = Grant[T] | Reject[T] | Start[T] | End | Leave | Stay | Rest
 
 
 class Queue(Generic[T]):
@@ -106,6 +117,7 @@ class Queue(Generic[T]):
         self._limits = limits
         self._waiting: list[T] = []
         self._newest: T | None = None
+        self._leaving: dict[str, T] = {}  # runners that were told to, and for whom
         self._turn = 0.0
         self._load_s = self._lease_s = 1.0
 
@@ -131,6 +143,10 @@ class Queue(Generic[T]):
         if self._newest is ticket:
             self._newest = None
 
+    def dismiss(self, identity: str) -> None:
+        """That runner leaves whoever waits: somebody asked for it."""
+        self._leaving.pop(identity, None)
+
     def overflow(self) -> Reject[T] | None:
         """Where more wait than may: the newest request, unless another caller has more in line: then its last one."""
         if len(self._waiting) <= self._limits.max_queue:
@@ -152,16 +168,16 @@ class Queue(Generic[T]):
         """A lease was held so long."""
         self._lease_s += (seconds - self._lease_s) * _NEWEST_SHARE
 
-    def step(self, runners: Sequence[RunnerState], now: float) -> Grant[T] | Reject[T] | Start[T] | End | Leave | Rest:
+    def step(self, runners: Sequence[RunnerState], now: float) -> Step[T]:
         """The next thing to do; ask again after it until the answer is Rest."""
-        if not self._waiting:
-            return Rest()
-        head = self._waiting[0]
-        limits = self._limits
-        decision = decide(
-            head.identity, head.plan, runners,
-            max_loaded=limits.max_loaded, budget_bytes=limits.budget_bytes, vram_bytes=limits.vram_bytes,
-        )  # fmt: skip
+        unneeded = self._unneeded(runners)
+        if unneeded is not None:
+            return Stay(unneeded)
+        return self._serve(self._waiting[0], runners, now) if self._waiting else Rest()
+
+    def _serve(self, head: T, runners: Sequence[RunnerState], now: float) -> Step[T]:
+        """The next thing to do for the first in line, or for those who may go past it."""
+        decision = self._decide(head, runners)
         if isinstance(decision, Share | Refuse):
             self._advance(head)
             return Reject(head, decision.error) if isinstance(decision, Refuse) else self._granted(head, runners)
@@ -180,7 +196,37 @@ class Queue(Generic[T]):
             return Start(head)
         if isinstance(decision, Evict):
             return End(decision.identities)
-        return _wait(head, busy, is_over=sharer is not None or not is_patient)
+        waits = _wait(head, busy, is_over=sharer is not None or not is_patient)
+        if isinstance(waits, Leave):
+            self._leaving[waits.identity] = head
+        return waits
+
+    def _decide(self, head: T, runners: Sequence[RunnerState]) -> Decision:
+        limits = self._limits
+        return decide(
+            head.identity, head.plan, runners,
+            max_loaded=limits.max_loaded, budget_bytes=limits.budget_bytes, vram_bytes=limits.vram_bytes,
+        )  # fmt: skip
+
+    def _unneeded(self, runners: Sequence[RunnerState]) -> str | None:
+        """A runner that leaves for somebody who gave up, or got another's place, and in whose way it is not."""
+        states = {runner.identity: runner for runner in runners}
+        for identity, ticket in tuple(self._leaving.items()):
+            state = states.get(identity)
+            if state is None or state.is_ending or not state.is_leaving:
+                del self._leaving[identity]
+                continue
+            has_place = ticket.identity != identity and ticket.identity in states
+            if ticket in self._waiting and not has_place:
+                continue
+            staying = [replace(each, is_leaving=False) if each is state else each for each in runners]
+            heir = self._waiting[0] if self._waiting else None
+            if heir is not None and _in_the_way(self._decide(heir, staying), staying) == identity:
+                self._leaving[identity] = heir
+                continue
+            del self._leaving[identity]
+            return identity
+        return None
 
     def _sharer(self, runners: Sequence[RunnerState], *, is_patient: bool) -> tuple[T | None, int, bool]:
         """The first in line whose model is there, its place, and whether those before it have been passed enough."""

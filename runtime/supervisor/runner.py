@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -26,8 +27,11 @@ from runtime.wire import FrameInvalid, read_frame
 _FOREVER_S = 292 * 365.25 * 86400  # as long as a signed 64-bit count of nanoseconds lasts
 _FLASH = {"on": True, "off": False}
 _MOST_NAMES = 32
+_MOST_DETAILS_BYTES = 4096  # of JSON, beside each name: what a stranger's config says
 _LONGEST_MESSAGE = 600
-_BEAT_PAUSE_S = 0.1  # a runner that floods us is heard so often
+_MOST_FRAME_BYTES = 64 * 1024  # what a runner says of itself is short
+_PAUSE_S = 0.1  # a runner that floods us is heard so often
+_LEAVE_S = 5.0  # for a process that talks to us no more, to end by itself
 _TOLD_EVERY_S, _TOLD_EVERY = 5.0, 0.1  # how often a load tells the log how far it is: seconds, share
 log = logging.getLogger("tonnage.supervisor")
 
@@ -36,7 +40,7 @@ log = logging.getLogger("tonnage.supervisor")
 class Runner:
     """Made before its process is, so that everyone sees it load. `ended` is set once the process is gone.
 
-    names: what it was asked by, the one that loaded it first, each with the digest of its manifest.
+    names: what it was asked by, the one that loaded it first, each with the digest of its manifest and its details.
     """
 
     spec: ModelSpec
@@ -50,7 +54,7 @@ class Runner:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end_message: str = "the model runner has ended"
     used_at: float = field(default_factory=time.time)
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     expiry: asyncio.TimerHandle | None = None
     _taken: LoadPlan | None = None
     _launched: Launched | None = None
@@ -73,9 +77,17 @@ class Runner:
         return self._taken or self.plan
 
     def known_as(self, spec: ModelSpec) -> None:
-        """Remember a name it is asked by; the first ones only, since anybody may name his copies as he likes."""
-        if spec.name in self.names or len(self.names) < _MOST_NAMES:
-            self.names[spec.name] = spec.digest
+        """Remember a name it is asked by: the first one and the latest, since anybody may have as many as he likes."""
+        is_short = len(json.dumps(spec.details)) <= _MOST_DETAILS_BYTES
+        known = (spec.digest, spec.details if is_short else {})
+        if spec.name == self.spec.name:
+            self.names[spec.name] = known
+            return
+        self.names.pop(spec.name, None)
+        self.names[spec.name] = known
+        if len(self.names) > _MOST_NAMES:
+            _, oldest, *_ = self.names
+            del self.names[oldest]
 
     def state(self) -> RunnerState:
         """What the policy looks at."""
@@ -103,10 +115,11 @@ class Runner:
             size_vram=self.taken.size_vram,
             context_length=self.plan.context_length,
             expires_at=min(expires_at, now - 1) if self.is_leaving else expires_at,
-            details=self.spec.details,
+            details=self.names[self.spec.name][1],
             pid=self.pid,
             names=tuple(self.names),
-            digests=tuple(self.names.values()),
+            digests=tuple(digest for digest, _ in self.names.values()),
+            named_details=tuple(details for _, details in self.names.values()),
         )
 
     async def load(self, settings: SupervisorSettings, on_progress: Callable[[dict[str, Any]], None]) -> None:
@@ -120,22 +133,23 @@ class Runner:
         progress_log = _ProgressLog(self.spec.name)
         timeout_s = settings.load_timeout_s if settings.load_timeout_s > 0 else None
         while True:
+            heard_at = time.monotonic()
             try:
-                event = await asyncio.wait_for(read_frame(self._launched.reader), timeout_s)
+                event = await asyncio.wait_for(self._hear(), timeout_s)
             except TimeoutError:
                 raise LoadFailed("timed out waiting for the model to load") from None
-            except (OSError, FrameInvalid):
-                event = None
             match event:
                 case {"event": "ready", **ready}:
                     self._taken = _measured(self.plan, ready)
                     return
-                case {"event": "loading", "progress": float() | int() as progress}:
+                case {"event": "loading", "progress": float() | int() as progress} if 0 <= progress <= 1:
                     progress_log(progress)
                     on_progress({"event": "loading", "progress": progress})
+                    await asyncio.sleep(max(heard_at + _PAUSE_S - time.monotonic(), 0))
                 case {"event": "failed", "message": message}:
                     raise LoadFailed(f"unable to load model: {self._publishable(str(message))}")
                 case _:
+                    await self._await_end()
                     raise LoadFailed(f"unable to load model: {await self._describe_end()}")
 
     async def watch(self, stall_s: float) -> None:
@@ -144,20 +158,34 @@ class Runner:
         is_busy = False
         while True:
             try:
-                event = await asyncio.wait_for(
-                    read_frame(self._launched.reader), stall_s if is_busy and stall_s > 0 else None
-                )
+                event = await asyncio.wait_for(self._hear(), stall_s if is_busy and stall_s > 0 else None)
             except TimeoutError:
                 self._why = f"the model runner was ended: it computed nothing for {stall_s:g} s"
                 log.error("runner hangs name=%s pid=%d seconds=%g", self.spec.name, self.pid, stall_s)
                 self.end()
                 return
-            except (OSError, FrameInvalid):
-                return
             if event is None:
+                await self._await_end()
                 return
             is_busy = event.get("event") == "beat" and event.get("busy") is True
-            await asyncio.sleep(_BEAT_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _hear(self) -> dict[str, Any] | None:
+        """What the process says next; None where it says no more, or nothing that makes sense."""
+        assert self._launched is not None
+        try:
+            return await read_frame(self._launched.reader, max_bytes=_MOST_FRAME_BYTES)
+        except (OSError, FrameInvalid):
+            return None
+
+    async def _await_end(self) -> None:
+        """Let the process end by itself, as one does that says no more; else it is made to."""
+        assert self._launched is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._launched.process.wait(), _LEAVE_S)
+            return
+        self._why = "the model runner was ended: it made no sense"
+        self.end()
 
     async def wait(self) -> None:
         """Wait for the end of the process and of its log; then `end_message` says how it ended."""
@@ -189,8 +217,14 @@ class Runner:
         return self._why
 
     def _publishable(self, words: str) -> str:
-        """llama.cpp's own words, of one line, without the place of the file."""
-        return readable(words.replace(self.spec.path, self.spec.name), _LONGEST_MESSAGE)
+        """llama.cpp's own words, of one line, without the places of files.
+
+        Nor with a name: they go to all who use the weights, and what one of them calls his copy is his own affair.
+        """
+        words = words.replace(self.spec.path, "the weights")
+        if self.spec.projector:
+            words = words.replace(self.spec.projector, "the projector")
+        return readable(words, _LONGEST_MESSAGE)
 
     def _settings(self, settings: SupervisorSettings) -> RunnerSettings:
         options = self.plan.options  # within bounds, as the request's own need not be
@@ -229,9 +263,13 @@ class _ProgressLog:
 
 
 def _measured(plan: LoadPlan, ready: Mapping[Any, Any]) -> LoadPlan:
-    """The plan with the bytes that the runner counted, where it did."""
+    """The plan with the bytes that the runner counted, where it did, and with those that it cannot count yet."""
     match ready:
         case {"host_bytes": int(host), "device_bytes": int(device)} if host >= 0 and device >= 0:
+            host += plan.uncounted - plan.uncounted_vram
+            device += plan.uncounted_vram
+            if plan.grows:
+                host, device = max(host, plan.size - plan.size_vram), max(device, plan.size_vram)
             return replace(plan, size=host + device, size_vram=device)
         case {"is_on_gpu": False}:
             return replace(plan, size_vram=0)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from auth.access import Gate
+from runtime.messages import Loaded
 from runtime.supervisor.client import Supervisor
 from tests.ollama_app import GREEDY, JSON, TOOL, lines, post, prompt_of, user, whole
 
@@ -99,6 +101,22 @@ def test_ps_shows_what_is_loaded_and_for_how_long(ollama: FlaskClient) -> None:
     assert "context_length" not in loaded["details"]
     assert int(loaded["expires_at"][:4]) > time.localtime().tm_year + 100
     post(ollama, "/api/generate", model="tiny", keep_alive=0)
+
+
+def test_ps_shows_each_caller_the_details_of_a_name_that_he_may_see(
+    ollama: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = {"family": "theirs"}, {"family": "ours"}
+    loaded = Loaded(
+        "acme/secret:v1", "1" * 64, 1, 0, 256, 2e9, theirs, 1,
+        names=("acme/secret:v1", "ns/alias:v1"), digests=("1" * 64, "2" * 64), named_details=(theirs, ours),
+    )  # fmt: skip
+    monkeypatch.setattr(Supervisor, "ps", lambda _: [loaded])
+    monkeypatch.setattr(Gate, "may_see", lambda _, repository: "secret" not in str(repository))
+
+    (shown,) = ollama.get("/api/ps").json["models"]
+
+    assert (shown["name"], shown["digest"], shown["details"]) == ("ns/alias:v1", "2" * 64, ours)
 
 
 def test_system_texts_and_stored_messages_reach_the_prompt(ollama: FlaskClient) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from runtime.errors import QueueFull
+from runtime.supervisor import lease
+from runtime.supervisor.client import Supervisor
 from storage.store import Store
 from tests import minilm
 from tests.ollama_app import JSON, post
@@ -143,6 +146,47 @@ def test_inputs_without_end_are_refused(client: FlaskClient) -> None:
     assert (refused.status_code, refused.json) == (
         400, {"error": "too many inputs: 50001, and 50000 are the most of one call"}
     )  # fmt: skip
+
+
+def test_inputs_whose_vectors_are_too_large_together_are_refused(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_MOST_NUMBERS", 2 * 384)
+    told = "too many inputs: 3 vectors of 384 numbers, and 2 are the most of one call with this model"
+
+    fits = post(client, "/api/embed", model="minilm", input=["a", "b"])
+    refused = post(client, "/api/embed", model="minilm", input=["a", "b", "c"])
+
+    assert fits.status_code == 200
+    assert (refused.status_code, refused.json) == (400, {"error": told})
+
+
+@pytest.mark.parametrize("dimensions", [0, 7])
+def test_a_large_answer_comes_bit_by_bit_and_is_the_same(client: FlaskClient, dimensions: int) -> None:
+    inputs = [f"text number {number}" for number in range(70)]
+    ones = [
+        post(client, "/api/embed", model="minilm", input=inputs[at : at + 10], dimensions=dimensions).json["embeddings"]
+        for at in range(0, 70, 10)
+    ]
+
+    answer = post(client, "/api/embed", model="minilm", input=inputs, dimensions=dimensions)
+
+    assert answer.content_length is None
+    assert set(answer.json) == {"model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"}
+    flat = [number for each in ones for vector in each for number in vector]
+    assert [number for vector in answer.json["embeddings"] for number in vector] == pytest.approx(flat, abs=5e-3)
+
+
+def test_who_is_refused_for_now_is_told_when_to_return(
+    client: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise QueueFull("server busy", retry_after_s=7)
+
+    monkeypatch.setattr(Supervisor, "lease", refuse)
+    refused = post(client, path, model="ranker", query=QUERY, documents=DOCUMENTS)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "7")
 
 
 def test_the_old_route_gives_the_same_vector(client: FlaskClient) -> None:

@@ -1,144 +1,17 @@
-"""Who goes first, simulated: arrivals, loads and leases on a clock of our own, without processes."""
+"""Who goes first, simulated: rules of the queue without processes."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import ModelTooLarge, QueueFull, RuntimeFailure
-from runtime.options import LoadOptions
-from runtime.supervisor.plan import LoadPlan
-from runtime.supervisor.policy import RunnerState
-from runtime.supervisor.queue import PASSES, PATIENCE_S, End, Grant, Leave, Limits, Queue, Reject, Rest, Start, Ticket
-
-LOAD_S, END_S = 2.0, 0.1
-PLAN = LoadPlan(LoadOptions(), context_length=4096, parallel=1, size=10)
-
-
-@dataclass(frozen=True)
-class Request:
-    """Somebody asks for a model at some time, and holds it for so long."""
-
-    model: str
-    at: float = 0.0
-    caller: str = "x"
-    holds_s: float = 1.0
-    plan: LoadPlan = PLAN
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Asked(Ticket):
-    request: Request
-    granted_at: float | None = None
-    headed_s: float = 0.0
-    overtaken: int = 0
-
-
-@dataclass
-class World:
-    """Does what the queue says, as the fleet does."""
-
-    limits: Limits
-    now: float = 0.0
-    loads: list[str] = field(default_factory=list)
-    granted: list[Asked] = field(default_factory=list)
-    refused: list[tuple[Asked, RuntimeFailure]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.queue: Queue[Asked] = Queue(self.limits)
-        self.runners: dict[str, RunnerState] = {}
-        self.events: list[tuple[float, int, Callable[[], None]]] = []
-        self.numbers = itertools.count()
-
-    def run(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            self.later(request.at, lambda request=request: self.arrive(request))  # type: ignore[misc]
-        while self.events:
-            at, _, happen = heapq.heappop(self.events)
-            head = next(iter(self.queue), None)
-            if head is not None:
-                head.headed_s += at - self.now
-            self.now = at
-            happen()
-            self.pump()
-            while (overflow := self.queue.overflow()) is not None:
-                self.refused.append((overflow.ticket, overflow.error))
-
-    def later(self, at: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self.events, (at, next(self.numbers), happen))
-
-    def arrive(self, request: Request) -> None:
-        self.queue.add(Asked(identity=request.model, plan=request.plan, caller=request.caller, request=request))
-
-    def pump(self) -> None:
-        while True:
-            line = list(self.queue)
-            match self.queue.step(list(self.runners.values()), self.now):
-                case Grant(asked):
-                    for passed in line[: line.index(asked)]:
-                        passed.overtaken += 1
-                    self.grant(asked)
-                case Reject(asked, error):
-                    self.refused.append((asked, error))
-                case Start(asked):
-                    self.load(asked)
-                case End(models):
-                    for model in models:
-                        self.end(model)
-                case Leave(model):
-                    assert self.runners[model].leases
-                    assert not self.runners[model].is_leaving
-                    self.change(model, is_leaving=True)
-                case Rest(until):
-                    if until is not None:
-                        assert until > self.now
-                        self.later(until, lambda: None)
-                    return
-
-    def change(self, model: str, **facts: object) -> None:
-        self.runners[model] = replace(self.runners[model], **facts)  # type: ignore[arg-type]
-
-    def load(self, asked: Asked) -> None:
-        assert len(self.runners) < self.limits.max_loaded
-        self.loads.append(asked.identity)
-        self.runners[asked.identity] = RunnerState(
-            asked.identity, asked.identity, asked.plan, 0, 300, is_loading=True, used_at=self.now
-        )
-        self.later(self.now + LOAD_S, lambda: self.change(asked.identity, is_loading=False, used_at=self.now))
-
-    def grant(self, asked: Asked) -> None:
-        runner = self.runners[asked.identity]
-        assert not (runner.is_loading or runner.is_leaving or runner.is_ending)
-        asked.granted_at = self.now
-        self.granted.append(asked)
-        self.change(asked.identity, leases=runner.leases + 1, used_at=self.now)
-        self.later(self.now + asked.request.holds_s, lambda: self.release(asked.identity))
-
-    def release(self, model: str) -> None:
-        runner = self.runners[model]
-        self.change(model, leases=runner.leases - 1, used_at=self.now)
-        if runner.leases == 1 and runner.is_leaving:
-            self.end(model)
-
-    def end(self, model: str) -> None:
-        assert not self.runners[model].leases
-        self.change(model, is_ending=True)
-        self.later(self.now + END_S, lambda: self.runners.pop(model) and None)
-
-
-def world(max_loaded: int = 1, max_queue: int = 512, budget: int = 100) -> World:
-    return World(Limits(max_loaded, max_queue, budget))
-
-
-def trace(models: str, *, every_s: float = 0.0, **facts: object) -> list[Request]:
-    return [Request(model, at=number * every_s, **facts) for number, model in enumerate(models)]  # type: ignore[arg-type]
+from runtime.errors import ModelTooLarge, QueueFull
+from runtime.supervisor.queue import PASSES, PATIENCE_S
+from tests.queued import END_S, LOAD_S, PLAN, Request, World, trace, world
 
 
 @pytest.mark.parametrize("every_s", [0.0, 0.2, 0.5], ids=["at once", "while it loads", "soon after"])
@@ -267,13 +140,69 @@ def test_other_load_options_wait_for_those_in_use_and_then_load_anew() -> None:
     assert simulated.loads == ["A", "A"]
 
 
+OTHER = replace(PLAN, context_length=128)
+
+
+def granted_at(simulated: World, at: float) -> float | None:
+    """When the request that came then got its model."""
+    (asked,) = [asked for asked in simulated.granted if asked.request.at == at]
+    return asked.granted_at
+
+
+@pytest.mark.parametrize("other", [Request("A", plan=OTHER), Request("B")], ids=["in another way", "another model"])
+def test_who_gives_up_closes_no_model_to_others(other: Request) -> None:
+    simulated = world()
+
+    simulated.run(
+        [Request("A", holds_s=60), replace(other, at=1, gives_up_s=9), Request("A", at=8), Request("A", at=12)]
+    )
+
+    assert [granted_at(simulated, at) for at in (8, 12)] == [10, 12]  # it was to leave from 7 on
+    assert simulated.loads == ["A"]
+
+
+def test_a_model_leaves_for_the_next_one_who_needs_its_place_too() -> None:
+    simulated = world()
+
+    simulated.run([
+        Request("A", holds_s=20), Request("B", at=1, gives_up_s=9), Request("C", at=2), Request("A", at=12)
+    ])  # fmt: skip
+
+    assert simulated.loads == ["A", "C", "A"]
+    assert granted_at(simulated, 2) == pytest.approx(LOAD_S + 20 + END_S + LOAD_S)
+
+
+def test_a_model_stays_once_another_has_made_room() -> None:
+    simulated = world(max_loaded=2)
+
+    simulated.run([
+        Request("A", holds_s=60), Request("B", at=0.1, holds_s=10), Request("C", at=5), Request("A", at=20)
+    ])  # fmt: skip
+
+    assert simulated.loads == ["A", "B", "C"]
+    assert granted_at(simulated, 20) == 20
+
+
+def test_a_model_that_is_unloaded_leaves_whoever_gives_up() -> None:
+    simulated = world()
+    simulated.later(8, lambda: simulated.queue.dismiss("A"))
+
+    simulated.run([Request("A", holds_s=60), Request("B", at=1, gives_up_s=9), Request("A", at=12)])
+
+    assert simulated.loads == ["A", "A"]
+    assert granted_at(simulated, 12) == pytest.approx(LOAD_S + 60 + END_S + LOAD_S)
+
+
 requests = st.builds(
     Request,
     st.sampled_from("ABC"),
     st.integers(0, 200).map(lambda tenths: tenths / 10),
     st.sampled_from("xyz"),
     st.sampled_from([0.0, 0.5, 3.0]),
-    st.sampled_from([PLAN, PLAN, PLAN, replace(PLAN, context_length=128)]),
+    st.sampled_from([PLAN, PLAN, PLAN, OTHER]),
+)
+impatient = st.builds(
+    lambda request, gives_up_s: replace(request, gives_up_s=gives_up_s), requests, st.sampled_from([None, 0.5, 7.0])
 )
 
 
@@ -290,6 +219,18 @@ def test_nobody_waits_for_ever_and_nobody_is_passed_without_end(asked: list[Requ
             assert each.passed <= PASSES
             assert each.overtaken <= PASSES
             assert each.headed_s <= PATIENCE_S + 3.0 + END_S + LOAD_S + 1e-6
+
+
+@settings(deadline=None, max_examples=100)
+@given(asked=st.lists(impatient, max_size=60), max_loaded=st.integers(1, 2))
+def test_whoever_gives_up_all_others_are_served(asked: list[Request], max_loaded: int) -> None:
+    simulated = world(max_loaded)
+
+    simulated.run(asked)
+
+    served = Counter(each.request for each in simulated.granted)
+    assert not Counter(request for request in asked if request.gives_up_s is None) - served
+    assert not any(runner.is_leaving and not runner.is_ending for runner in simulated.runners.values())
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,13 +85,16 @@ def test_a_runner_is_given_its_model_and_nothing_else(shared: Supervised, tiny: 
 def test_a_runner_goes_by_the_names_it_was_asked_by(start: Callable[..., Supervised], tiny: Path) -> None:
     client = start().client
     for number in range(40):
-        client.lease(spec_of(tiny, identity="one", name=f"n{number}")).close()
+        spec = replace(spec_of(tiny, identity="one", name=f"n{number}"), details={"family": f"f{number}"})
+        client.lease(spec).close()
 
     (loaded,) = client.ps()
 
+    kept = [0, *range(9, 40)]  # the first and the latest
     assert loaded.name == loaded.names[0] == "n0"
-    assert loaded.names == tuple(f"n{number}" for number in range(32))
+    assert loaded.names == tuple(f"n{number}" for number in kept)
     assert loaded.digests == (loaded.digest,) * 32
+    assert loaded.named_details == tuple({"family": f"f{number}"} for number in kept)
 
 
 def test_requests_for_three_models_that_exclude_each_other_make_three_loads(
@@ -129,6 +134,48 @@ def test_a_model_in_use_makes_room_after_a_while(start: Callable[..., Supervised
         assert not one_more.done()
         waits.close()
         one_more.result(10).close()
+
+
+def test_a_model_stays_open_where_the_one_it_was_to_leave_for_hangs_up(
+    start: Callable[..., Supervised], tiny: Path
+) -> None:
+    running = start()
+    client, spec = running.client, spec_of(tiny)
+    with client.lease(spec):
+        waits = Channel.connect(str(running.run_dir / "supervisor.sock"), timeout_s=5)
+        waits.send({"op": "lease", "spec": spec_of(tiny, num_ctx=128).to_json()})
+        assert waits.receive(timeout_s=5) == {"event": "queued"}
+        for _ in range(PASSES):
+            client.lease(spec).close()
+        with ThreadPoolExecutor(1) as pool:
+            one_more = pool.submit(client.lease, spec)
+            assert eventually(lambda: client.ps()[0].expires_at < time.time(), within_s=2.0)
+
+            waits.close()
+
+            one_more.result(5).close()
+        assert client.ps()[0].expires_at > time.time()
+
+
+def test_unloading_a_model_that_loads_waits_for_who_wants_it(start: Callable[..., Supervised], tiny: Path) -> None:
+    running = start()
+    client, spec = running.client, spec_of(tiny)
+    assert client.ps() == []  # it listens
+    channel = Channel.connect(str(running.run_dir / "supervisor.sock"), timeout_s=5)
+    channel.send({"op": "lease", "spec": spec.to_json(), "keep_alive": 3600})
+    assert channel.receive(timeout_s=5) == {"event": "queued"}
+
+    event = None
+    while event is None or event["event"] == "loading":
+        assert client.unload(spec.identity)
+        with suppress(TimeoutError):
+            event = channel.receive(timeout_s=0.02)
+            assert event is not None
+
+    assert event["event"] == "ready"
+    assert event["socket"].endswith("-1.sock")  # of the first load
+    channel.close()
+    assert eventually(lambda: not client.ps())
 
 
 def test_a_loaded_model_takes_no_more_than_its_lanes_and_a_queue(start: Callable[..., Supervised], tiny: Path) -> None:

@@ -106,6 +106,39 @@ def test_asyncio_streams_refuse_the_same(stream: bytes) -> None:
         asyncio.run(read())
 
 
+@pytest.mark.parametrize(("most", "is_taken"), [(7, True), (6, False)])
+def test_an_asyncio_stream_may_be_held_to_short_frames(most: int, is_taken: bool) -> None:
+    async def read() -> object:
+        reader = asyncio.StreamReader()
+        reader.feed_data(encode_frame({"a": 1}))
+        return await read_frame(reader, max_bytes=most)
+
+    if is_taken:
+        assert asyncio.run(read()) == {"a": 1}
+    else:
+        with pytest.raises(FrameInvalid, match="a frame of 7 bytes is larger than 6"):
+            asyncio.run(read())
+
+
+def test_a_frame_that_the_peer_does_not_take_at_once_goes_bit_by_bit(pair: tuple[Channel, socket.socket]) -> None:
+    channel, peer = pair
+    frame = encode_frame({"a": "x" * 4 * 1024**2})
+    left, received = memoryview(frame), bytearray()
+
+    for _ in range(10_000):
+        try:
+            left = left[channel.send_some(left, timeout_s=0.01) :]
+        except TimeoutError:
+            received += peer.recv(2**20)
+        if not left:
+            break
+
+    peer.settimeout(1)
+    while len(received) < len(frame):
+        received += peer.recv(2**20)
+    assert received == frame
+
+
 def test_asyncio_streams_end_between_frames() -> None:
     async def read() -> list[object]:
         reader = asyncio.StreamReader()

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import InputInvalid, PromptTooLong
+from runtime.runner import library
 from runtime.runner.embedding import Embedder
 from runtime.runner.library import Context, Log, Model
 from runtime.runner.settings import RunnerSettings
@@ -192,14 +193,66 @@ def test_a_long_input_that_is_given_up_leaves_its_place(sliced: Embedder) -> Non
     assert likeness(vectors(next_one), embed(sliced, [words(800)])) > 0.9999
 
 
+@pytest.fixture
+def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a tiny model is over before anybody looks who is still there."""
+    monkeypatch.setattr(library, "_LOOK_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("looks_at_once")
+@pytest.mark.parametrize("kind", ["sliced", "whole", "ranker"])
+def test_a_step_that_nobody_waits_for_any_more_is_given_up(request: pytest.FixtureRequest, kind: str) -> None:
+    embedder: Embedder = request.getfixturevalue(kind)
+    asked = [ask(embedder, [words(60, number), words(50, number)])[1] for number in range(3)]
+    for sink in asked:
+        sink.is_gone = True
+
+    finish(embedder, most=2)
+
+    assert [sink.events for sink in asked] == [[], [], []]
+    _, after = ask(embedder, MIXTURE)
+    finish(embedder)
+    assert likeness(vectors(after), embed(embedder, MIXTURE)) > 0.9999
+
+
+@pytest.mark.usefixtures("looks_at_once")
+@pytest.mark.parametrize("kind", ["sliced", "whole"])
+def test_a_step_that_one_waits_for_is_computed(request: pytest.FixtureRequest, kind: str) -> None:
+    embedder: Embedder = request.getfixturevalue(kind)
+    _, left = ask(embedder, [words(60)])
+    _, stays = ask(embedder, [words(60, 1)])
+    left.is_gone = True
+
+    finish(embedder)
+
+    assert likeness(vectors(stays), embed(embedder, [words(60, 1)])) > 0.9999
+
+
+@pytest.mark.usefixtures("looks_at_once")
+def test_a_long_input_whose_reader_leaves_gives_its_place_to_the_next(sliced: Embedder) -> None:
+    _, left = ask(sliced, [words(900)])
+    sliced.step()
+    left.is_gone = True
+    sliced.step()
+    assert not sliced.has_work
+
+    _, stays = ask(sliced, [words(800)])
+    finish(sliced)
+
+    assert left.events == []
+    assert likeness(vectors(stays), embed(sliced, [words(800)])) > 0.9999
+
+
 @pytest.mark.parametrize("kind", ["sliced", "whole"])
 def test_only_the_guilty_fails(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     embedder: Embedder = request.getfixturevalue(kind)
     (poison,) = embedder.job(["~"], Recorder(), truncate=True).inputs
     decode = Context.decode
 
-    def refuse(context: Context, batch: Any) -> int:
-        return -3 if holds(batch, poison) else decode(context, batch)  # no input of ours brings it about by itself
+    def refuse(context: Context, batch: Any, *rest: Any) -> int:
+        return (
+            -3 if holds(batch, poison) else decode(context, batch, *rest)
+        )  # no input of ours brings it about by itself
 
     monkeypatch.setattr(Context, "decode", refuse)
     good = [ask(embedder, [words(20, number), "hello"])[1] for number in range(3)]
@@ -240,9 +293,9 @@ def spread(monkeypatch: pytest.MonkeyPatch, poison: list[int]) -> None:
     decode, array = Context.decode, Context._array
     spoilt: list[bool] = [False]
 
-    def watch(context: Context, batch: Any) -> int:
+    def watch(context: Context, batch: Any, *rest: Any) -> int:
         spoilt[0] = holds(batch, poison)
-        return decode(context, batch)
+        return decode(context, batch, *rest)
 
     def spoil(pointer: Any, length: int) -> Vectors:
         return array(pointer, length) * (np.nan if spoilt[0] else 1)
