@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import RuntimeFailure
@@ -16,7 +16,7 @@ from runtime.runner.prompt import Span, read_prompt
 from runtime.runner.scheduler import TILE, plan_step
 from runtime.runner.sequence import Sequence, Sink
 from runtime.runner.settings import RunnerSettings
-from runtime.runner.slots import Slots, Taken
+from runtime.runner.slots import Slot, Slots, Taken
 from runtime.runner.threads import compute_threads
 from runtime.runner.turns import Turns
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runtime.runner.vision import Projector
 
 _DEFAULT_BATCH = 512
+_SLOW_S = 0.2
 
 
 class Engine:
@@ -45,6 +46,7 @@ class Engine:
         self._grammars = Grammars(model.vocabulary)
         self._embedder: Embedder | None = None
         self._making_embedder = threading.Lock()
+        self._is_slow = False  # a step takes so long that a client may leave in the middle of it
         self._context: Context | None = None
         self._projector: Projector | None = None
         if settings.is_embedding:
@@ -62,7 +64,12 @@ class Engine:
             threads=self._threads,
             settings=settings,
         )
-        self._slots = Slots(self.parallel, lane_tokens=self.context_length, copies=self._context.can_copy)
+        self._slots = Slots(
+            self.parallel,
+            lane_tokens=self.context_length,
+            copies=self._context.can_copy,
+            reaches=self._context.reaches,
+        )
 
     @property
     def has_work(self) -> bool:
@@ -73,10 +80,14 @@ class Engine:
         if self._context is None:
             raise RuntimeFailure("the model only embeds: it does not generate text")
         vocabulary = self._model.vocabulary
-        prompt = read_prompt(request, vocabulary, self.context_length, self._projector)
+        prompt = read_prompt(request, vocabulary, self.context_length, self._projector, lambda: sink.is_gone)
         if request.format is not None:
             self._grammars.prepare()
         return Sequence(request, prompt, sink, vocabulary, context_length=self.context_length, grammars=self._grammars)
+
+    def needs_preparing(self, op: object) -> bool:
+        """Whether the first request of this kind takes long."""
+        return op in ("embed", "rerank") and self._embedder is None
 
     def embed_job(self, inputs: list[str], sink: Sink, *, truncate: bool) -> EmbedJob:
         """Read texts to be embedded. Raises PromptTooLong, LoadFailed."""
@@ -114,15 +125,23 @@ class Engine:
         Each slice is computed by itself. In one batch with the others, llama.cpp would cut all of them into parts of
         equal length, and how a prompt is cut decides how its numbers are rounded.
         """
+        began = time.monotonic()
         self._admit(context)
         for copy in self._slots.compact():
             context.copy(copy.source, copy.target)
         reading = [sequence for sequence in self._running if sequence.unread]
         decoding = self._decode(context)
         shares = plan_step(decoding, [sequence.unread for sequence in reading], self._batch.capacity)
+        may_look = True
         for sequence, share in zip(reading, shares, strict=True):
-            if share:
-                self._read(context, sequence, share)
+            part = sequence.prompt.part(sequence.read, share) if share else []
+            if isinstance(part, Span):
+                if may_look:
+                    self._look(context, sequence, part)
+                may_look = False  # an image is read whole: one a step
+            elif part:
+                self._read(context, sequence, part)
+        self._is_slow = time.monotonic() - began > _SLOW_S
         return bool(decoding) or any(shares)
 
     def _admit(self, context: Context) -> None:
@@ -157,31 +176,28 @@ class Engine:
         in their numbers costs a pass over the weights.
         """
         self._batch.clear()
-        outputs: list[tuple[Sequence, int]] = []
+        outputs: list[tuple[Sequence, Slot, int]] = []
         for sequence in sorted(self._running, key=_slot_number):
             if sequence.unread or sequence.sink.is_congested or not self._has_room(context, sequence):
                 continue
             slot = sequence.slot
             assert slot is not None
-            outputs.append((sequence, self._batch.add(sequence.next_token, len(slot.tokens), slot.number)))
-            slot.append((sequence.next_token,))
-        if outputs and self._compute(context, [sequence for sequence, _ in outputs]):
-            for sequence, index in outputs:
+            index = self._batch.add(sequence.next_token, len(slot.tokens), slot.number)
+            outputs.append((sequence, slot, index))
+        if outputs and self._compute(context, [sequence for sequence, _, _ in outputs], watch=self._is_slow):
+            for sequence, slot, index in outputs:
+                slot.append((sequence.next_token,))
                 self._advance(context, sequence, index)
         return len(outputs)
 
-    def _read(self, context: Context, sequence: Sequence, share: int) -> None:
-        """Compute up to `share` tokens of a prompt, or an image; and the answer's first token where that was all."""
+    def _read(self, context: Context, sequence: Sequence, part: list[int]) -> None:
+        """Compute `part` of a prompt, and the answer's first token where that is the last."""
         slot = sequence.slot
         assert slot is not None
-        part = sequence.prompt.part(sequence.read, share)
-        if isinstance(part, Span):
-            self._look(context, sequence, part)
-            return
         is_last = len(part) == sequence.unread
         self._batch.clear()
         index = self._batch.add_slice(part, sequence.read, slot.number, wants_last=is_last)
-        if not self._compute(context, [sequence], watch=len(part) >= TILE):
+        if not self._compute(context, [sequence], watch=self._is_slow or len(part) >= TILE):
             return
         slot.append(part)
         sequence.read += len(part)
@@ -194,22 +210,26 @@ class Engine:
         slot = sequence.slot
         assert slot is not None and self._projector is not None
         try:
-            code, _ = self._projector.decode(
-                context,
-                span.image,
-                span.embeddings,
-                position=sequence.read,
-                sequence=slot.number,
-                step_tokens=self._batch.capacity,
-            )
+            with context.watched(lambda: sequence.sink.is_gone):
+                code, _ = self._projector.decode(
+                    context,
+                    span.image,
+                    span.embeddings,
+                    position=sequence.read,
+                    sequence=slot.number,
+                    step_tokens=self._batch.capacity,
+                )
         except RuntimeFailure as error:
             self._fail(sequence, error)
             return
-        if code != 0:
+        if code == 0:
+            slot.append(sequence.prompt.tokens[span.start : span.end])
+            sequence.read = span.end
+        elif code == ABANDONED:
+            context.drop(slot.number, sequence.read)  # what was done of it
+            self._retire(sequence)
+        else:
             self._break(context, [sequence], code)
-            return
-        slot.append(sequence.prompt.tokens[span.start : span.end])
-        sequence.read = span.end
 
     def _advance(self, context: Context, sequence: Sequence, index: int) -> None:
         try:
@@ -220,17 +240,18 @@ class Engine:
         if reason is not None:
             self._end(sequence, reason)
 
-    def _compute(self, context: Context, sequences: list[Sequence], *, watch: bool = False) -> bool:
+    def _compute(self, context: Context, sequences: list[Sequence], *, watch: bool) -> bool:
         """Compute the batch. False where it was given up; its sequences have ended then.
 
-        watch: look meanwhile whether the one reader is still there.
+        watch: look meanwhile whether anybody is still there to read it.
         """
-        is_abandoned: Callable[[], bool] | None = (lambda: sequences[0].sink.is_gone) if watch else None
+        is_abandoned = (lambda: all(sequence.sink.is_gone for sequence in sequences)) if watch else None
         code = context.decode(self._batch, is_abandoned)
         if code == 0:
             return True
         if code == ABANDONED:
-            self._retire(sequences[0])
+            for sequence in sequences:
+                self._retire(sequence)
         else:
             self._break(context, sequences, code)
         return False

@@ -129,7 +129,9 @@ class Grammars:
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
         # slices would double the time and the memory of this to save some 20 microseconds a step
-        return LLTokenizer(TokenizerWrapper(_Tokens(self._vocabulary, self._ends)), eos_token=self._ends, slices=[])
+        wrapped = TokenizerWrapper(_Tokens(self._vocabulary, self._ends))
+        made: LLTokenizer = _guarded(lambda: LLTokenizer(wrapped, eos_token=self._ends, slices=[]))
+        return made
 
     def _spelt(self, opening: str) -> str:
         """`opening` in the engine's grammar language; control tokens are none of its text."""

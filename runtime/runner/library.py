@@ -9,7 +9,8 @@ import ctypes
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import llama_cpp.llama_cpp as ll
@@ -263,7 +264,7 @@ class Context:
         self._memory = ll.llama_get_memory(self.pointer)
         self._vocabulary_size = model.vocabulary.size
         self._embedding_width = model.embedding_width
-        self._window = model.window
+        self._window, self._has_state = model.window, model.has_state
         self.can_shift = bool(self._memory) and bool(ll.llama_memory_can_shift(self._memory))
         self.can_copy = bool(self._memory) and not model.has_state  # a state is of one moment, which is rarely wanted
         self._is_abandoned: Callable[[], bool] | None = None
@@ -284,10 +285,16 @@ class Context:
         batch.raw.n_tokens = batch.size
         if is_abandoned is None:
             return int(ll.llama_decode(self.pointer, batch.raw))
+        with self.watched(is_abandoned):
+            return int(ll.llama_decode(self.pointer, batch.raw))
+
+    @contextmanager
+    def watched(self, is_abandoned: Callable[[], bool]) -> Iterator[None]:
+        """What is computed here is given up once `is_abandoned` says yes."""
         self._is_abandoned, self._looks_at = is_abandoned, time.monotonic() + _LOOK_EVERY_S
         ll.llama_set_abort_callback(self.pointer, self._abort, None)
         try:
-            return int(ll.llama_decode(self.pointer, batch.raw))
+            yield
         finally:
             ll.llama_set_abort_callback(self.pointer, _NEVER_ABORT, None)
 
@@ -301,13 +308,15 @@ class Context:
 
     def cut(self, sequence: int, length: int) -> bool:
         """Keep the first `length` positions, to go on from there. False where that cannot be: nothing is left then."""
-        if length and self.drop(sequence, length) and self._reaches(sequence, length):
+        if length and self.reaches(sequence, length) and self.drop(sequence, length):
             return True
         self.drop(sequence, 0)
         return not length
 
-    def _reaches(self, sequence: int, length: int) -> bool:
-        """Whether the cells that a token at `length` looks back on are still there."""
+    def reaches(self, sequence: int, length: int) -> bool:
+        """Whether what a token at `length` looks back on is still there, or the state is that of this moment."""
+        if self._has_state:
+            return bool(ll.llama_memory_seq_pos_max(self._memory, sequence) == length - 1)
         if not self._window:
             return True
         first = ll.llama_memory_seq_pos_min(self._memory, sequence)  # of the layers with a window; -1 is none at all

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.errors import InputInvalid, PromptTooLong
+from runtime.errors import InputInvalid, PromptTooLong, RequestCancelled
 from runtime.messages import GenerateRequest
 from runtime.runner.library import Vocabulary
 
@@ -56,6 +57,10 @@ class Prompt:
         """The ids that are tokens."""
         return [token for token in self.tokens if token >= 0] if self.images else self.tokens
 
+    def close(self) -> None:
+        for span in self.images:
+            span.image.close()
+
     def part(self, start: int, most: int) -> list[int] | Span:
         """What is read next from `start` on: an image, or up to `most` tokens before one."""
         for span in self.images:
@@ -68,18 +73,22 @@ class Prompt:
 
 
 def read_prompt(
-    request: GenerateRequest, vocabulary: Vocabulary, context_length: int, projector: Projector | None
+    request: GenerateRequest,
+    vocabulary: Vocabulary,
+    context_length: int,
+    projector: Projector | None,
+    is_gone: Callable[[], bool],
 ) -> Prompt:
     """What to compute for `request`. May take long: texts of megabytes, and images.
 
-    Raises InputInvalid for ids that are none of the model's and for images that cannot be seen, PromptTooLong where
-    the prompt may not be cut.
+    is_gone: whether nobody waits for it any more. Raises InputInvalid for ids that are none of the model's and for
+    images that cannot be seen, PromptTooLong where the prompt may not be cut, RequestCancelled.
     """
     vocabulary.check(request.context)
     if request.images:
         if projector is None:
             raise InputInvalid("this model has no projector: it cannot see images")
-        return _seen(request, vocabulary, context_length, projector)
+        return _seen(request, vocabulary, context_length, projector, is_gone)
     tokens = _begun([*request.context, *vocabulary.tokenize(request.prompt, add_special=False)], vocabulary)
     if len(tokens) <= context_length:
         return Prompt(tokens)
@@ -107,7 +116,13 @@ def _begun(tokens: list[int], vocabulary: Vocabulary) -> list[int]:
     return tokens
 
 
-def _seen(request: GenerateRequest, vocabulary: Vocabulary, context_length: int, projector: Projector) -> Prompt:
+def _seen(
+    request: GenerateRequest,
+    vocabulary: Vocabulary,
+    context_length: int,
+    projector: Projector,
+    is_gone: Callable[[], bool],
+) -> Prompt:
     """A prompt with images. It is never cut: half an image shows nothing."""
     from runtime.runner.vision import Text  # noqa: PLC0415  # its libraries are for runners that have a projector
 
@@ -131,8 +146,12 @@ def _seen(request: GenerateRequest, vocabulary: Vocabulary, context_length: int,
     cells = len(tokens) + sum(image.cells - image.positions for _, image in placed)
     if cells > context_length:
         raise PromptTooLong(f"{_TOO_LONG}: {cells} tokens with its images, of {context_length}{_ADVICE}")
-    seen = (Span(start, image, projector.encode(image, caller=request.caller)) for start, image in placed)
-    return Prompt(tokens, images=tuple(seen))
+    spans = []
+    for start, image in placed:
+        if is_gone():  # seconds, for each of them
+            raise RequestCancelled("request canceled")
+        spans.append(Span(start, image, projector.encode(image, caller=request.caller)))
+    return Prompt(tokens, images=tuple(spans))
 
 
 def _ids(image: Image) -> list[int]:

@@ -43,16 +43,16 @@ def _slice(unread: int, wanted: int, room: int) -> int:
     return smallest if smallest <= room else 0
 
 
-def reusable(shared: int, prompt: int, *, untiled: int) -> int:
+def reusable(shared: int, prompt: int, *, untiled: int, tiled: int) -> int:
     """How many of the `shared` tokens at the beginning of a prompt of `prompt` tokens need not be computed again.
 
     At least one is: only computing gives the logits that follow. A prompt below a tile goes on after tokens that were
     computed without tiles, of which there are `untiled` at the beginning; a longer one begins again between two tiles,
-    after tokens that were read in whole ones: the answer is what it would be without a cache. For long ones that
-    cannot be had, and would cost more.
+    after tokens that were read in whole ones, of which there are `tiled`: the answer is what it would be without a
+    cache. For long ones that cannot be had, and would cost more.
     """
     if prompt > _SAME_ALONE:
         return min(shared, prompt - 1)
     if prompt < TILE:
         return min(shared, untiled, prompt - 1)
-    return max(min(shared, prompt - TILE), 0) // TILE * TILE
+    return max(min(shared, tiled, prompt - TILE), 0) // TILE * TILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Protocol
 
 from runtime.messages import Done, GenerateRequest
@@ -57,7 +58,7 @@ class Sequence:
         self.slot: Slot | None = None
         self.read = 0  # tokens of the prompt that are in the cache
         self.next_token = -1  # sampled, and not in the cache yet
-        self._request = request
+        self._request = replace(request, prompt="", context=(), images=())  # which have become the prompt
         self._vocabulary = vocabulary
         self._context_length = context_length
         self._text = AnswerText(request.options.stop)
@@ -134,7 +135,8 @@ class Sequence:
         self._truncated = True
 
     def close(self) -> None:
-        """Free what C holds for it."""
+        """Free what C holds for it, and the images: whoever keeps a sequence keeps no pictures."""
+        self.prompt.close()
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None

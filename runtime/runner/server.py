@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import InputInvalid, RuntimeFailure
@@ -23,18 +24,32 @@ from runtime.runner.embedding import EmbedJob
 from runtime.runner.engine import Engine
 from runtime.runner.heartbeat import Heartbeat
 from runtime.runner.library import Vocabulary
+from runtime.runner.readers import Readers
 from runtime.runner.sequence import Sequence
-from runtime.wire import FrameDecoder, FrameInvalid, encode_frame
+from runtime.wire import FrameDecoder, FrameInvalid, decode_payload, encode_frame
 
 _RECEIVE_BYTES = 64 * 1024
 _CONGESTED_BYTES = 1024 * 1024
 _MOST_CONNECTIONS = 1024
 _STALL_S = 60.0  # a reader that takes nothing for so long loses its slot
 _REST_S = 0.05
-_LONG_TEXT = 32 * 1024  # characters; to read them takes some milliseconds
-_READERS = 2
+_LONG_BYTES = 32 * 1024  # of a request; to read it takes some milliseconds
+_SEEN_PER_SLOT = 2  # requests with images that are read or answered; each may hold many megabytes
 _MOST_ROUNDS = 64  # of listening before a step: whoever sends without end does not keep the others from computing
 Task = Sequence | EmbedJob
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A request that other threads go on with."""
+
+    readers: Readers
+    caller: str
+    work: Callable[[], None]
+
+
+Work = Task | dict[str, Any] | Later
+Answer = Callable[[], Work]
 
 
 class Connection:
@@ -45,8 +60,7 @@ class Connection:
         self.stream = stream
         self.decoder = FrameDecoder()
         self.task: Task | None = None
-        self.reading: Future[Any] | None = None
-        self.is_broken = False
+        self.is_reading = self.sees = self.is_broken = False
         self._unsent = bytearray()
         self._moved_at = time.monotonic()
 
@@ -76,6 +90,14 @@ class Connection:
             return False
         except OSError:
             return True
+
+    @property
+    def is_closed(self) -> bool:
+        return self.stream.fileno() < 0
+
+    def close(self) -> None:
+        self.is_broken = True
+        self.stream.close()
 
     @property
     def has_unsent(self) -> bool:
@@ -109,10 +131,12 @@ class Server:
         self._heartbeat = Heartbeat(control)
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
-        self._readers = ThreadPoolExecutor(_READERS, "reader")
-        self._read: deque[tuple[Connection, Future[Any]]] = deque()
+        self._texts, self._images = Readers("texts"), Readers("images")
+        self._places = threading.BoundedSemaphore(_SEEN_PER_SLOT * engine.parallel)  # for images
+        self._read: deque[tuple[Connection, Answer]] = deque()
         self._woken = os.eventfd(0, os.EFD_NONBLOCK)
         listener.setblocking(False)
+        control.setblocking(False)  # a supervisor that stands still must not stop us too
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(control, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -121,6 +145,7 @@ class Server:
         """Run until the supervisor closes the control channel."""
         timeout_s: float | None = None
         while self._listen(timeout_s):
+            self._tidy()  # first: nothing is computed for those who have left
             has_moved = self._step()
             self._tidy()
             timeout_s = 0.0 if has_moved else self._patience()
@@ -191,40 +216,73 @@ class Server:
             return
         try:
             connection.decoder.feed(received)
-            request = connection.decoder.next()
+            payload = connection.decoder.next_payload()
         except FrameInvalid:
             connection.is_broken = True
             return
-        if request is not None:
-            self._begin(connection, request)
+        if payload is not None:
+            self._begin(connection, payload)
             connection.is_broken |= not connection.decoder.is_empty
 
-    def _begin(self, connection: Connection, request: dict[str, Any]) -> None:
-        if connection.task is not None or connection.reading is not None:
+    def _begin(self, connection: Connection, payload: bytes) -> None:
+        if connection.task is not None or connection.is_reading:
             connection.is_broken = True  # one request a connection
             return
-        if not _is_long(request):
-            self._finish(connection, lambda: self._answer(connection, request))
+        if len(payload) > _LONG_BYTES:
+            connection.is_reading = True
+            self._texts.add("", connection, lambda: self._wake(connection, lambda: self._decode(connection, payload)))
             return
-        connection.reading = self._readers.submit(self._answer, connection, request)
-        connection.reading.add_done_callback(lambda future: self._wake(connection, future))
+        self._finish(connection, lambda: self._decode(connection, payload))
 
-    def _wake(self, connection: Connection, future: Future[Any]) -> None:
-        """Called in a reader's thread."""
-        self._read.append((connection, future))
+    def _decode(self, connection: Connection, payload: bytes) -> Work:
+        """What a request comes to, or what has still to be done for it by somebody else."""
+        try:
+            request = decode_payload(payload)
+        except FrameInvalid as error:
+            raise InputInvalid(f"the request cannot be read: {error}") from None
+        asked = request.get("request")
+        caller = str(asked.get("caller", "")) if isinstance(asked, dict) else ""
+        if isinstance(asked, dict) and asked.get("images"):
+            return Later(self._images, caller, lambda: self._see(connection, request))
+        is_slow = (isinstance(asked, dict) and asked.get("format")) or self._engine.needs_preparing(request.get("op"))
+        if is_slow and not connection.is_reading:
+            return Later(self._texts, caller, lambda: self._wake(connection, lambda: self._answer(connection, request)))
+        return self._answer(connection, request)
+
+    def _see(self, connection: Connection, request: dict[str, Any]) -> None:
+        """In the thread for images: wait for a place, then read."""
+        while not self._places.acquire(timeout=_REST_S):
+            if connection.is_gone:
+                return
+        connection.sees = True
+        self._wake(connection, lambda: self._answer(connection, request))
+
+    def _wake(self, connection: Connection, work: Callable[[], Work]) -> None:
+        """In a reader's thread: do `work`, and tell the loop."""
+        try:
+            done = work()
+        except BaseException as error:  # a panic of a library is none of `Exception`; the loop will say what it was
+            self._read.append((connection, _raising(error)))
+        else:
+            self._read.append((connection, lambda: done))
         os.eventfd_write(self._woken, 1)
 
     def _take_read(self) -> None:
         while self._read:
-            connection, future = self._read.popleft()
-            if not connection.is_broken and not future.cancelled():
-                self._finish(connection, future.result)
+            connection, answer = self._read.popleft()
+            if connection.is_closed:
+                self._let_go(connection)
+            else:
+                self._finish(connection, answer)
 
-    def _finish(self, connection: Connection, answer: Callable[[], Task | dict[str, Any]]) -> None:
-        """Put what was read in line, or send the answer it is already."""
+    def _finish(self, connection: Connection, answer: Answer) -> None:
+        """Put what was read in line, send the answer it is already, or give it to those who go on with it."""
         try:
             read = answer()
-            if isinstance(read, dict):
+            if isinstance(read, Later):
+                connection.is_reading = True
+                read.readers.add(read.caller, connection, read.work)
+            elif isinstance(read, dict):
                 connection.send(read)
             else:
                 connection.task = read
@@ -233,7 +291,7 @@ class Server:
             connection.send(error_event(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             connection.send(error_event(InputInvalid(f"the request cannot be read: {error!r}")))
-        except Exception as error:  # nothing has been computed: it is this one request's
+        except BaseException as error:  # nothing has been computed: it is this one request's
             traceback.print_exc()
             connection.send(error_event(RuntimeFailure(f"the request could not be read: {error!r}")))
 
@@ -265,18 +323,25 @@ class Server:
         """Let go of those who left, and ask to hear when those who are behind can take more."""
         for connection in tuple(self._connections):
             if connection.is_broken or connection.is_stalled:
-                connection.is_broken = True
-                if connection.reading is not None:
-                    connection.reading.cancel()
-                if connection.task is not None:
-                    self._engine.cancel(connection.task)
                 self._selector.unregister(connection.stream)
-                connection.stream.close()
                 self._connections.discard(connection)
+                connection.close()
+                self._texts.drop(connection)
+                self._images.drop(connection)
+                self._let_go(connection)
                 continue
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_unsent else 0)
             if self._selector.get_key(connection.stream).events != wanted:
                 self._selector.modify(connection.stream, wanted, connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        """Give back what a connection has that is closed; what it was reading comes back later."""
+        if connection.task is not None:
+            self._engine.cancel(connection.task)
+            connection.task = None  # which knows the connection
+        if connection.sees:
+            connection.sees = False
+            self._places.release()
 
 
 def _may_go_on(connection: Connection | None) -> bool:
@@ -284,17 +349,8 @@ def _may_go_on(connection: Connection | None) -> bool:
     return connection is None or not connection.is_broken
 
 
-def _is_long(request: dict[str, Any]) -> bool:
-    """Whether to read it takes so long that answers would falter."""
-    asked = request.get("request")
-    if isinstance(asked, dict):
-        return bool(asked.get("images") or asked.get("format")) or _size(asked.get("prompt")) > _LONG_TEXT
-    texts = [request.get(key) for key in ("inputs", "documents", "text", "query")]
-    return sum(map(_size, texts)) > _LONG_TEXT
+def _raising(error: BaseException) -> Answer:
+    def answer() -> Work:
+        raise error
 
-
-def _size(value: object) -> int:
-    """Characters of a text, or of a list of them."""
-    if isinstance(value, list):
-        return sum(_size(each) for each in value if isinstance(each, str))
-    return len(value) if isinstance(value, str) else 0
+    return answer

@@ -5,13 +5,14 @@ Pure: the numbers of lanes and what to do with them come out; `engine.py` tells 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from runtime.runner.prefixes import Prefixes
 from runtime.runner.scheduler import TILE, reusable
 
 _LANE_PER_TOKEN = 64  # to copy so many tokens' cells takes about as long as to compute one
+_LANE_PER_STEP = 1024  # to copy so many takes about what a step loses by a gap
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +22,7 @@ class Slot:
     number: of the lane where they are; it changes when they are moved.
     exact: so many of them were computed with everything before them in place. A context shift drops tokens which
     later ones have already attended to; those that follow are good enough to go on with, but not to begin from.
-    untiled: so many of them, from the first on, were computed in slices below a tile.
+    untiled, tiled: so many of them, from the first on, were computed in slices below a tile, or of at least one.
     """
 
     id: int
@@ -29,6 +30,7 @@ class Slot:
     tokens: list[int] = field(default_factory=list)
     exact: int = 0
     untiled: int = 0
+    tiled: int = 0
     last_used: int = 0
     is_free: bool = True
     caller: str = ""
@@ -39,17 +41,32 @@ class Slot:
             self.exact += len(tokens)
         if self.untiled == len(self.tokens) and len(tokens) < TILE:
             self.untiled += len(tokens)
+        if self.tiled == len(self.tokens) and len(tokens) >= TILE:
+            self.tiled += len(tokens)
         self.tokens += tokens
 
     def keep(self, count: int) -> None:
         """Only the first `count` cells are left."""
         del self.tokens[count:]
-        self.exact, self.untiled = min(self.exact, count), min(self.untiled, count)
+        self._only(count)
 
     def shift(self, keep: int, dropped: int) -> None:
         """`dropped` cells after the first `keep` are gone, and what followed has moved up."""
         del self.tokens[keep : keep + dropped]
-        self.exact, self.untiled = min(self.exact, keep), min(self.untiled, keep)
+        self._only(keep)
+
+    def take_over(self, other: Slot) -> None:
+        """Have what `other` has."""
+        self.tokens = list(other.tokens)
+        self.exact, self.untiled, self.tiled = other.exact, other.untiled, other.tiled
+
+    def _only(self, count: int) -> None:
+        """What is known of the cells after the first `count` holds no more."""
+        self.exact, self.untiled, self.tiled = (min(known, count) for known in (self.exact, self.untiled, self.tiled))
+
+
+def _always(_number: int, _length: int) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +93,19 @@ class Slots:
     weights in every step. So sequences are put, and moved, side by side, and what free lanes hold makes room for them.
     """
 
-    def __init__(self, count: int, *, lane_tokens: int = 0, copies: bool = True) -> None:
-        """lane_tokens: how many each lane has room for. copies: whether the cells of one can become another's."""
+    def __init__(
+        self, count: int, *, lane_tokens: int = 0, copies: bool = True, reaches: Callable[[int, int], bool] = _always
+    ) -> None:
+        """lane_tokens: how many each lane has room for. copies: whether the cells of one can become another's.
+
+        reaches: whether a lane, by its number, can be cut to a length and go on from there.
+        """
         self._slots = [Slot(number, number) for number in range(count)]
         self._prefixes = Prefixes()
         self._copies = copies
+        self._reaches = reaches
         self._worth = max(TILE, lane_tokens // _LANE_PER_TOKEN)  # tokens; for fewer a lane is not copied
+        self._patience, self._apart = lane_tokens // _LANE_PER_STEP, 0
         self._clock = 0
 
     @property
@@ -104,10 +128,15 @@ class Slots:
         return taken
 
     def compact(self) -> list[Copy]:
-        """Bring the lanes that are at work side by side, with as few copies as can be. The copies to make, in order."""
+        """Bring the lanes that are at work side by side, with as few copies as can be. The copies to make, in order.
+
+        Called once a step. Gaps that have just come are left: what makes one may be over as soon as the copies are.
+        """
         busy = {slot.number: slot for slot in self._slots if not slot.is_free}
-        if not self._copies or not busy or max(busy) - min(busy) < len(busy):
+        self._apart = self._apart + 1 if busy and max(busy) - min(busy) >= len(busy) else 0
+        if not self._copies or self._apart <= self._patience:
             return []
+        self._apart = 0
         starts = range(len(self._slots) - len(busy) + 1)
         start = max(starts, key=lambda start: sum(start <= number < start + len(busy) for number in busy))
         wanted = range(start, start + len(busy))
@@ -135,20 +164,24 @@ class Slots:
 
     def _best(self, prompt: list[int], caller: str) -> Taken:
         for match in self._prefixes.matches(caller, prompt):
-            holders = [self._slots[id_] for id_ in match.lanes]
-            shared = {slot.id: _reusable(slot, match.length, prompt) for slot in holders}
-            free = [slot for slot in holders if slot.is_free and shared[slot.id]]
-            direct = min(free, key=lambda slot: (len(slot.tokens), slot.last_used), default=None)
-            if direct is not None and self._is_cheap(direct, shared[direct.id]):
-                return Taken(direct, shared[direct.id])
-            source = max(holders, key=lambda slot: shared[slot.id])
-            if self._copies and shared[source.id] >= self._worth:
-                return self._copied(source, shared[source.id])
-            if direct is not None:
-                return Taken(direct, shared[direct.id])
+            shared = {
+                slot: self._usable(slot, match.length, prompt) for slot in map(self._slots.__getitem__, match.lanes)
+            }
+            direct = [slot for slot in shared if slot.is_free and self._is_cheap(slot, shared[slot])]
+            if direct:
+                slot = min(direct, key=lambda slot: (len(slot.tokens), slot.last_used))
+                return Taken(slot, shared[slot])
+            source = max(shared, key=lambda slot: shared[slot])
+            if self._copies and shared[source] >= self._worth:
+                return self._copied(source, shared[source])
         copies: list[Copy] = []
         room = self._vacate(self._beside_others(), copies)
         return Taken(room, 0, tuple(copies))
+
+    def _usable(self, slot: Slot, length: int, prompt: list[int]) -> int:
+        """How much of a match of `length` tokens saves computing."""
+        shared = reusable(min(length, slot.exact), len(prompt), untiled=slot.untiled, tiled=slot.tiled)
+        return shared if shared and self._reaches(slot.number, shared) else 0
 
     def _copied(self, source: Slot, shared: int) -> Taken:
         """What `source` holds, in a free lane of another slot; in its own where that is the one to be given up."""
@@ -157,7 +190,7 @@ class Slots:
         copies: list[Copy] = []
         room = self._vacate(self._beside_others(but=source), copies)
         copies.append(Copy(source.number, room.number))
-        room.tokens, room.exact, room.untiled = list(source.tokens), source.exact, source.untiled
+        room.take_over(source)
         return Taken(room, shared, tuple(copies))
 
     def _vacate(self, slot: Slot, copies: list[Copy]) -> Slot:
@@ -192,14 +225,9 @@ class Slots:
         return next(slot for slot in self._slots if slot.number == number)
 
     def _is_cheap(self, slot: Slot, shared: int) -> bool:
-        """Whether going on in the lane itself loses less than it saves to copy."""
-        is_small = not self._copies or shared < self._worth or slot is self._oldest()
-        return is_small or 2 * (len(slot.tokens) - shared) <= shared
+        """Whether to go on in the lane itself loses little of what it has, or what would be lost next anyway."""
+        return shared > 0 and (2 * (len(slot.tokens) - shared) <= shared or slot is self._oldest())
 
 
 def _idle_longest(slot: Slot) -> tuple[int, int]:
     return slot.last_used, slot.number
-
-
-def _reusable(slot: Slot, length: int, prompt: list[int]) -> int:
-    return reusable(min(length, slot.exact), len(prompt), untiled=slot.untiled)

@@ -79,12 +79,13 @@ def test_shares(decoding: int, unread: list[int], limit: int, shares: list[int])
         pytest.param(10, 30, 10, id="a short prompt keeps what it shares"),
         pytest.param(99, 200, 64, id="from the tile before"),
         pytest.param(200, 200, 128, id="a whole tile is left"),
+        pytest.param(240, 256, 128, id="nothing after what was read in tiles"),
         pytest.param(2000, 2000, 1999, id="a long prompt keeps all but one"),
         pytest.param(1500, 2000, 1500, id="a long prompt keeps what it shares"),
     ],
 )
 def test_reuse(shared: int, prompt: int, kept: int) -> None:
-    assert reusable(shared, prompt, untiled=20) == kept
+    assert reusable(shared, prompt, untiled=20, tiled=130) == kept
 
 
 def test_a_slot_knows_where_its_first_tile_begins() -> None:
@@ -93,8 +94,21 @@ def test_a_slot_knows_where_its_first_tile_begins() -> None:
     slot.append([1])
     slot.append(range(TILE))
     slot.append([2])
-    assert slot.untiled == 11
+    assert (slot.untiled, slot.tiled) == (11, 0)
 
     slot.keep(5)
     slot.append([3])
     assert slot.untiled == 6
+
+
+def test_a_slot_knows_how_much_was_read_in_tiles() -> None:
+    slot = Slot(0, 0)
+    slot.append(range(2 * TILE))
+    slot.append(range(TILE + 5))
+    slot.append([1])
+    slot.append(range(TILE))
+    assert (slot.untiled, slot.tiled) == (0, 3 * TILE + 5)
+
+    slot.keep(TILE)
+    slot.append([2])
+    assert slot.tiled == TILE

@@ -74,6 +74,18 @@ def test_answers_are_what_they_are_without_a_cache(load: Load, kind: str) -> Non
     assert warm == [whole(load(kind), request).text for request in requests]
 
 
+@pytest.mark.parametrize("words", [4, 20, 30])
+def test_prompts_of_some_tiles_begin_again_between_tiles(load: Load, words: int) -> None:
+    """What follows an answer was computed one by one, and is read anew where that rounds otherwise."""
+    engine = load("llama")
+    first = whole(engine, ask("hello the world in " * words, tokens=50))
+    context = tuple(first.last["context"])
+
+    warm = whole(engine, ask("0" * 20, context=context))
+
+    assert warm.text == whole(load("llama"), ask("0" * 20, context=context)).text
+
+
 @pytest.mark.parametrize("kind", ["llama", *KINDS])
 def test_a_conversation_that_goes_on_is_not_read_again(load: Load, kind: str) -> None:
     engine = load(kind)
@@ -113,10 +125,10 @@ def test_what_a_busy_lane_has_read_is_shared(load: Load, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "mamba"])
 def test_whoever_comes_and_goes_every_answer_is_as_alone(load: Load, kind: str) -> None:
-    """Lanes are copied, moved together and cut all the time."""
+    """Lanes are copied, moved together and cut all the time; below 256 tokens that changes nothing."""
     engine = load(kind)
     chance = random.Random(3)
-    said = ["in the world", "hello", HALF, HALF + HALF, "a"]
+    said = ["in the world", "hello", "hello the world in " * 15, "hello the world in " * 30, "a"]
     requests = [
         ask(
             chance.choice(said) + " in" * chance.randint(1, 40), caller=chance.choice("ab"), tokens=chance.randint(1, 9)
@@ -157,11 +169,12 @@ def test_callers_take_turns_at_the_slots(load: Load) -> None:
     assert sum(bool(sink.events) and sink.last["event"] == "done" for sink in greedy) <= 5
 
 
+@pytest.mark.parametrize("kind", ["llama", *KINDS])
 def test_a_prompt_nobody_waits_for_is_given_up_in_the_middle_of_a_step(
-    load: Load, monkeypatch: pytest.MonkeyPatch
+    load: Load, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(library, "_LOOK_EVERY_S", -1.0)  # look between any two operations
-    engine = load("llama")
+    engine = load(kind)
     leaving, other = Recorder(), Recorder()
     sequence, _ = begun(engine, ask(TEXT), leaving)
     read = sequence.read
@@ -172,5 +185,22 @@ def test_a_prompt_nobody_waits_for_is_given_up_in_the_middle_of_a_step(
 
     assert (sequence.slot, sequence.read, leaving.events) == (None, read, [])
     finish(engine)
-    assert other.text == whole(load("llama"), ask("hello")).text
-    assert whole(engine, ask(TEXT)).text == whole(load("llama"), ask(TEXT)).text
+    assert other.text == whole(load(kind), ask("hello")).text
+    assert whole(engine, ask(TEXT)).text == whole(load(kind), ask(TEXT)).text
+
+
+def test_answers_nobody_reads_are_given_up_in_the_middle_of_a_step(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_LOOK_EVERY_S", -1.0)
+    engine = load("llama")
+    leaving, staying = Recorder(), Recorder()
+    for sink in (leaving, staying):
+        start(engine, ask("hello", tokens=200), sink)
+    engine.step()
+    engine._is_slow = leaving.is_gone = True
+
+    engine.step()  # one of the two is still there
+    engine._is_slow = staying.is_gone = True
+    engine.step()
+
+    assert not engine.has_work
+    assert whole(engine, ask("hello")).text == whole(load("llama"), ask("hello")).text

@@ -68,23 +68,36 @@ def test_without_copies_a_free_lane_is_used_and_a_busy_one_is_not() -> None:
     slots = used([[7] * 300, LONG], copies=False)
     prompt = LONG[:600] + [5] * 400
 
-    assert (taken_by(slots, prompt).slot.number, taken_by(slots, prompt).shared) == (1, 0)
+    first, second = taken_by(slots, prompt), taken_by(slots, prompt)
+    assert (first.slot.number, first.shared) == (0, 0)
+    assert (second.slot.number, second.shared, second.copies) == (1, 600, ())
 
 
 def test_little_is_not_copied() -> None:
     slots = used([[7] * 300, LONG])
 
-    assert not taken_by(slots, LONG[: TILE - 1] + [5] * 400).copies
+    taken = taken_by(slots, LONG[: TILE - 1] + [5] * 400)
+
+    assert (taken.slot.number, taken.shared, taken.copies) == (0, 0, ())
+    assert taken_by(slots, LONG).shared == len(LONG) - 1  # nor is it lost
 
 
-def test_of_long_lanes_more_must_be_shared() -> None:
-    slots = Slots(2, lane_tokens=64_000)
+@pytest.mark.parametrize(("lane_tokens", "shared"), [(4096, 900), (64_000, 0)])
+def test_of_long_lanes_more_must_be_shared(lane_tokens: int, shared: int) -> None:
+    slots = Slots(2, lane_tokens=lane_tokens)
     busy = taken_by(slots, LONG).slot
     busy.append(LONG)
     slots.note(busy)
 
-    assert taken_by(slots, LONG[:900] + [5] * 400).shared == 0
-    assert taken_by(Slots(1), LONG).shared == 0
+    assert taken_by(slots, LONG[:900] + [5] * 400).shared == shared
+
+
+def test_what_cannot_be_gone_back_to_is_not_offered() -> None:
+    slots = used([[7] * 300, LONG])
+    slots._reaches = lambda number, length: length == len(LONG) - 1
+
+    assert taken_by(slots, LONG[:600] + [5] * 400).shared == 0
+    assert taken_by(slots, LONG).shared == len(LONG) - 1
 
 
 def test_lanes_at_work_are_neighbours_and_what_was_there_moves_away() -> None:
@@ -98,13 +111,14 @@ def test_lanes_at_work_are_neighbours_and_what_was_there_moves_away() -> None:
 
 
 def test_lanes_that_are_left_apart_are_brought_together() -> None:
-    slots = Slots(4)
+    slots = Slots(4, lane_tokens=1024)
     taken = [taken_by(slots, [number] * 9).slot for number in range(4)]
     for slot, length in zip(taken, (300, 200, 300, 300), strict=True):
         slot.append([slot.number] * length)
     slots.give_back(taken[2])
     slots.give_back(taken[1])
 
+    assert slots.compact() == []  # the gap has just come
     copies = slots.compact()
 
     assert copies == [Copy(1, 2), Copy(3, 1)]  # what was in 1 is younger than what was in 2
