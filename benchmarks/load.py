@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,19 @@ OCTETS: Final = "application/octet-stream"
 
 class LoadError(Exception):
     """A server answered something else than the benchmark needs; nothing measured so far counts."""
+
+
+def measure(main: Callable[[], None]) -> None:
+    """Run a benchmark; told to end, it ends its servers and removes its folder, too."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        main()
+    except LoadError as error:
+        raise SystemExit(f"not measured: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

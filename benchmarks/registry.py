@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import gets
-from load import LoadError, Source
+from load import Source, measure
 from peers import Server, ours, peer
 from rows import ROWS, Bench, Row, Work
 
@@ -142,13 +141,5 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _stop(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)  # so that the servers are ended and the folder is removed
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        main()
-    except LoadError as error:
-        raise SystemExit(f"not measured: {error}") from error
+    measure(main)

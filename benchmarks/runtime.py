@@ -28,7 +28,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from urllib.parse import urlsplit
 import cells
 import web_tokens
 from llama_server import Setting, llama_server
-from load import LoadError
+from load import measure
 from machine import describe
 from peers import ROOT, Server
 from tokens import LlamaServer, Ollama, ask, prompt
@@ -212,13 +211,5 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _stop(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)  # so that the servers are ended and the folder is removed
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        main()
-    except LoadError as error:
-        raise SystemExit(f"not measured: {error}") from error
+    measure(main)

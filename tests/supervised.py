@@ -75,6 +75,9 @@ def request(prompt: str, *, tokens: int = 32, **options: Any) -> GenerateRequest
     return GenerateRequest(prompt, SampleOptions(**{"temperature": 0.0, "num_predict": tokens, **options}))
 
 
+ENDLESS = request("hello", tokens=-1, temperature=1.0)
+
+
 def answer(lease: Lease, asked: GenerateRequest) -> tuple[str, Done]:
     """The whole text and the statistics."""
     *pieces, done = lease.generate(asked)

@@ -37,6 +37,7 @@ class Sampler:
                     options.presence_penalty,
                 )
             )
+        self._takes_likeliest = options.temperature <= 0 and not self._window
         if options.temperature <= 0:
             self._add(ll.llama_sampler_init_greedy())
         else:
@@ -49,6 +50,8 @@ class Sampler:
 
     def sample(self, context: Context, index: int) -> int:
         """The token that follows the one at `index` of the last step; it counts for penalties from now on."""
+        if self._takes_likeliest:  # as the chain would, without a list of all candidates: a quarter of the time
+            return int(context.logits(index).argmax())
         return int(ll.llama_sampler_sample(self._chain, context.pointer, index))
 
     def draw(self, logits: NDArray[np.float32], allowed: NDArray[np.intp]) -> int:

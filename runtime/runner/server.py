@@ -6,7 +6,7 @@ beside it.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import selectors
 import socket
 import threading
@@ -134,7 +134,9 @@ class Server:
         self._texts, self._images = Readers("texts"), Readers("images")
         self._places = threading.BoundedSemaphore(_SEEN_PER_SLOT * engine.parallel)  # for images
         self._read: deque[tuple[Connection, Answer]] = deque()
-        self._woken = os.eventfd(0, os.EFD_NONBLOCK)
+        self._woken, self._waker = socket.socketpair()  # where threads tell the loop that something was read
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
         listener.setblocking(False)
         control.setblocking(False)  # a supervisor that stands still must not stop us too
         self._selector.register(listener, selectors.EVENT_READ)
@@ -159,8 +161,8 @@ class Server:
                     return False  # it says nothing after the settings: readable means closed
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fd == self._woken:
-                    os.eventfd_read(self._woken)
+                elif key.fileobj is self._woken:
+                    self._woken.recv(_RECEIVE_BYTES)
                     self._take_read()
                 else:
                     self._attend(key.data, events)
@@ -265,7 +267,8 @@ class Server:
             self._read.append((connection, _raising(error)))
         else:
             self._read.append((connection, lambda: done))
-        os.eventfd_write(self._woken, 1)
+        with contextlib.suppress(BlockingIOError):  # full: the loop has enough to wake up for
+            self._waker.send(b"\0")
 
     def _take_read(self) -> None:
         while self._read:

@@ -21,7 +21,7 @@ from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.store import Store
 from tests.stored_models import open_store, push_layers, push_model
-from tests.supervised import Supervised, start_supervisor
+from tests.supervised import Supervised, start_supervisor, supervised
 from tests.tiny_gguf import write_tiny_gguf
 from tests.tiny_projector import write_tiny_projector
 
@@ -61,6 +61,18 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
     for running in started:
         running.process.kill()
         running.process.wait(5)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+    """For tests that leave nothing behind."""
+    with supervised(tmp_path_factory.mktemp("run")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

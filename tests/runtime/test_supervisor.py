@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from runtime.messages import Done, GenerateRequest, Piece
 from runtime.options import SampleOptions
 from runtime.wire import Channel
 from tests.supervised import (
+    ENDLESS,
     Supervised,
     answer,
     eventually,
@@ -30,28 +31,13 @@ from tests.supervised import (
     request,
     runner_pid,
     spec_of,
-    supervised,
 )
 from tests.tiny_gguf import write_tiny_gguf
-
-ENDLESS = request("hello", tokens=-1, temperature=1.0)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("models") / "bert.gguf", arch="bert")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
-    """For tests that leave nothing behind."""
-    with supervised(tmp_path_factory.mktemp("run")) as running:
-        yield running
 
 
 def test_a_lease_loads_the_model_and_answers(shared: Supervised, tiny: Path) -> None:

@@ -17,6 +17,7 @@ from runtime.errors import RunnerGone, SupervisorGone
 from runtime.messages import Done
 from runtime.supervisor.client import Supervisor
 from tests.supervised import (
+    ENDLESS,
     ROOT,
     Supervised,
     answer,
@@ -26,14 +27,6 @@ from tests.supervised import (
     runner_pid,
     spec_of,
 )
-from tests.tiny_gguf import write_tiny_gguf
-
-ENDLESS = request("hello", tokens=-1, temperature=1.0)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 def test_a_runner_killed_in_mid_stream_takes_nobody_with_it(start: Callable[..., Supervised], tiny: Path) -> None:

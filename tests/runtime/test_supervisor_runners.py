@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +20,7 @@ from runtime.messages import Done
 from runtime.supervisor.queue import PASSES
 from runtime.wire import Channel
 from tests.supervised import (
+    ENDLESS,
     ROOT,
     Supervised,
     answer,
@@ -28,23 +29,7 @@ from tests.supervised import (
     request,
     runner_pid,
     spec_of,
-    supervised,
 )
-from tests.tiny_gguf import write_tiny_gguf
-
-ENDLESS = request("hello", tokens=-1, temperature=1.0)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
-    """For tests that leave nothing behind."""
-    with supervised(tmp_path_factory.mktemp("run")) as running:
-        yield running
 
 
 def _open_files(pid: int) -> dict[int, str]:
