@@ -283,6 +283,6 @@ def test_whatever_goes_wrong_means_no_devices(
     package.mkdir(parents=True)
     (package / "devices.py").write_text(body, encoding="utf-8")
     monkeypatch.setattr(found, "_PACKAGES", tmp_path)
-    monkeypatch.setattr(found, "_ANSWER_S", 2.0)
+    monkeypatch.setattr(found, "_ANSWER_S", 1.0 if "sleep" in body else 60.0)
 
     assert found.discover({"LLAMA_CPP_LIB_PATH": "/elsewhere"}) == expected
