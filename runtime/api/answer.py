@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response
 
-from runtime.api.replies import ndjson, one_object
+from runtime.api.replies import ndjson, one_object, streamed
 from runtime.api.serving import Call
 from runtime.errors import RunnerGone
 from runtime.messages import Done, GenerateRequest
@@ -57,14 +57,26 @@ class Running:
     def respond(self, lines: Iterator[JSON], whole: Callable[[Whole], JSON]) -> Response:
         """The answer as `lines`, or made from all of it by `whole` where the client wants no stream."""
         if self.call.body.flag("stream", True):
-            response = ndjson(lines, self.lease.close)
-            is_cut = self.is_cut
-        else:
-            answer = collect(self.events())
-            self.lease.close()
-            response = one_object(whole(answer))
-            is_cut = self.is_cut or answer.done.truncated
-        if is_cut:
+            return self._marked(ndjson(lines, self.lease.close))
+        answer = self.whole()
+        return self.answered(answer, one_object(whole(answer)))
+
+    def stream(self, frames: Iterator[bytes], failed: Callable[[Exception], bytes], content_type: str) -> Response:
+        """The answer as `frames` of another dialect; see `replies.streamed`."""
+        return self._marked(streamed(frames, self.lease.close, failed, content_type))
+
+    def whole(self) -> Whole:
+        """The answer read to its end; the runner is given back. Raises RunnerGone."""
+        answer = collect(self.events())
+        self.lease.close()
+        return answer
+
+    def answered(self, answer: Whole, response: Response) -> Response:
+        """`response`, made of the whole answer, with a word in its headers on what did not fit."""
+        return self._marked(response, is_cut=answer.done.truncated)
+
+    def _marked(self, response: Response, *, is_cut: bool = False) -> Response:
+        if self.is_cut or is_cut:
             response.headers["Tonnage-Truncated"] = "true"
         return response
 

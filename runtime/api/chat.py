@@ -12,7 +12,7 @@ from runtime.api.answer import Running, Whole
 from runtime.api.errors import Refused
 from runtime.api.replies import one_object
 from runtime.api.serving import NOT_FOUND, Call
-from runtime.dialogue import Dialogue
+from runtime.dialogue import Dialogue, Prompt
 from runtime.messages import Done
 from runtime.model import Model
 from runtime.parsing.calls import Parsed, ToolCall
@@ -23,16 +23,30 @@ JSON = dict[str, Any]
 
 def chat() -> Response:
     """The assistant's answer to `messages`, streamed unless `stream` is false; no messages load or unload the model."""
-    call = Call.for_answer()
+    call = Call.from_request()
+    begun = begin(call)
+    if isinstance(begun, Running):
+        return begun.respond(_lines(begun), lambda answer: _whole(begun, answer))
+    if isinstance(begun, Prompt):
+        return one_object(_reply(call, done=False, _debug_info=begun.debug_info()))
+    return one_object(_reply(call, done=True, done_reason=begun))
+
+
+def begin(call: Call) -> Running | Prompt | str:
+    """The answer, begun; the prompt alone where that was asked for; the `done_reason` of a load or an unload.
+
+    Of /api and of every dialect that is translated into it. The caller reads or closes what is Running. Raises Refused.
+    """
+    call.check_answer()
     if not call.model_name.strip():
         raise Refused(400, "model is required")
     messages = call.body.messages()
     model = call.find_model(NOT_FOUND)
     if not messages and call.keep_alive_s == 0:
-        return one_object(_reply(call, done=True, done_reason=call.load_only(model)))
+        return call.load_only(model)
     dialogue = _dialogue(call, model, messages)
     if not messages:
-        return one_object(_reply(call, done=True, done_reason=call.load_only(model)))
+        return call.load_only(model)
     constraint = call.constraint(dialogue)
     lease, options = call.lease(model)
     load_ns = time.monotonic_ns() - call.started_ns
@@ -40,11 +54,10 @@ def chat() -> Response:
         prompt = call.prompt(lease, dialogue, assemble(model.system, model.messages, messages))
         if call.body.flag("_debug_render_only", False):
             lease.close()
-            return one_object(_reply(call, done=False, _debug_info=prompt.debug_info()))
+            return prompt
         reading = dialogue.reading(prompt)
         request = call.generation(model, prompt, options, reading, constraint)
-        running = Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
-        return running.respond(_lines(running), lambda answer: _whole(running, answer))
+        return Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
     except BaseException:
         lease.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask import Response
@@ -18,27 +18,36 @@ from runtime.supervisor.lease import Embeddings
 
 JSON = dict[str, Any]
 _MOST_INPUTS = 50_000  # all their vectors are held at once; `Lease.embed` bounds these
-_AT_ONCE = 8192  # numbers that become text together: some 100 KB
+_AT_ONCE = 8192  # numbers of an answer that is made whole: some 100 KB
+_PIECE = 96 * 1024  # characters of a body that leave together
 _JSON_TYPE = "application/json; charset=utf-8"
 
 
 def embed() -> Response:
     """A unit vector for each input, in their order; without input the model is only loaded."""
     call = Call.from_request()
-    inputs = _inputs(call.body.raw("input"))
+    inputs = parse_inputs(call.body.raw("input"))
     dimensions = call.body.integer("dimensions")
+    found, load_ns = vectors_of(call, inputs)
+    if not inputs:
+        return one_object({"model": call.model_name, "embeddings": []})
+    head, tail = encode({"model": call.model_name}), encode(_statistics(call, load_ns, found))
+    texts = (array_text(cut(vector, dimensions)) for vector in found.vectors)
+    body = in_pieces(head[:-1] + b',"embeddings":[', texts, b"]" + (b"," + tail[1:] if len(tail) > 2 else b"}"))
+    is_small = sum(map(len, found.vectors)) <= _AT_ONCE  # as most are: then with a length
+    return Response(b"".join(body) if is_small else body, content_type=_JSON_TYPE)
+
+
+def vectors_of(call: Call, inputs: list[str]) -> tuple[Embeddings, int]:
+    """The vectors of `inputs`, in order, and the nanoseconds until the model was there; none of them only load it."""
     model = call.find_model(TRY_PULLING)
     if not inputs:
         call.load_only(model)
-        return one_object({"model": call.model_name, "embeddings": []})
+        return Embeddings([], 0), 0
     lease, _ = call.lease(model)
     load_ns = time.monotonic_ns() - call.started_ns
     with lease:
-        found = lease.embed(inputs, call.body.flag("truncate", True), is_cancelled=call.is_cancelled)
-    head, tail = encode({"model": call.model_name}), encode(_statistics(call, load_ns, found))
-    body = _pieces(head, found.vectors, dimensions, tail)
-    is_small = sum(map(len, found.vectors)) <= _AT_ONCE  # as most are: then with a length
-    return Response(b"".join(body) if is_small else body, content_type=_JSON_TYPE)
+        return lease.embed(inputs, call.body.flag("truncate", True), is_cancelled=call.is_cancelled), load_ns
 
 
 def embeddings() -> Response:
@@ -57,10 +66,10 @@ def embeddings() -> Response:
             found = lease.embed([prompt], True, is_cancelled=call.is_cancelled)
         except InputInvalid as error:
             raise Refused(500, str(error)) from None  # what the runner cannot do is a 500 on this route alone
-    return Response(f'{{"embedding":{_text(found.vectors[0])}}}', content_type=_JSON_TYPE)
+    return Response(f'{{"embedding":{array_text(found.vectors[0])}}}', content_type=_JSON_TYPE)
 
 
-def _inputs(value: object) -> list[str]:
+def parse_inputs(value: object) -> list[str]:
     """The texts to embed. An empty text alone is no input; in a list it is one."""
     if value is None or value == "":
         return []
@@ -73,17 +82,22 @@ def _inputs(value: object) -> list[str]:
     return value
 
 
-def _pieces(head: bytes, vectors: list[array[float]], dimensions: int, tail: bytes) -> Iterator[bytes]:
-    """The body, bit by bit: as text the vectors take several times their size. Nothing can fail any more."""
-    yield head[:-1] + b',"embeddings":['
-    step = max(_AT_ONCE // len(vectors[0]), 1) if vectors else 1
-    for start in range(0, len(vectors), step):
-        text = ",".join(_text(_cut(vector, dimensions)) for vector in vectors[start : start + step])
-        yield ("," + text if start else text).encode()
-    yield b"]" + (b"," + tail[1:] if len(tail) > 2 else b"}")
+def in_pieces(head: bytes, items: Iterable[str], tail: bytes) -> Iterator[bytes]:
+    """The body, bit by bit: as text the vectors take several times their size. Nothing can fail any more.
+
+    items: JSON values, which stand between `head` and `tail` with commas between them.
+    """
+    waiting, size, is_first = [head.decode()], 0, True
+    for item in items:
+        waiting += [item] if is_first else [",", item]
+        is_first, size = False, size + len(item)
+        if size >= _PIECE:
+            yield "".join(waiting).encode()
+            waiting, size = [], 0
+    yield "".join(waiting).encode() + tail
 
 
-def _cut(vector: array[float], dimensions: int) -> array[float]:
+def cut(vector: array[float], dimensions: int) -> array[float]:
     """The first `dimensions` components, at unit length again; the whole vector when that makes no sense."""
     if not 0 < dimensions < len(vector):
         return vector
@@ -92,7 +106,7 @@ def _cut(vector: array[float], dimensions: int) -> array[float]:
     return array("f", [component / norm for component in kept])
 
 
-def _text(vector: array[float]) -> str:
+def array_text(vector: array[float]) -> str:
     """A JSON array. Nine digits tell one 32-bit number from all others; the seventeen of a double are noise here."""
     return "[" + ("%.9g," * len(vector) % tuple(vector))[:-1] + "]"
 

@@ -24,14 +24,25 @@ JSON = dict[str, Any]
 
 def generate() -> Response:
     """The answer to `prompt`, streamed unless `stream` is false; an empty prompt loads or unloads the model."""
-    call = Call.for_answer()
+    call = Call.from_request()
+    begun = begin(call)
+    if isinstance(begun, Running):
+        return begun.respond(_lines(begun), lambda answer: _whole(begun, answer))
+    if isinstance(begun, Prompt):
+        return one_object(call.reply(response="", done=False, _debug_info=begun.debug_info()))
+    return one_object(call.reply(response="", done=True, done_reason=begun))
+
+
+def begin(call: Call) -> Running | Prompt | str:
+    """As `runtime.api.chat.begin`, for a single prompt."""
+    call.check_answer()
     model = call.find_model(NOT_FOUND)
     prompt_text = call.body.text("prompt")
     if not prompt_text and call.keep_alive_s == 0:
-        return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
+        return call.load_only(model)
     dialogue = Dialogue(model, tools=[], think=_check(call, model))
     if not prompt_text:
-        return one_object(call.reply(response="", done=True, done_reason=call.load_only(model)))
+        return call.load_only(model)
     constraint = call.constraint(dialogue)
     lease, options = call.lease(model)
     load_ns = time.monotonic_ns() - call.started_ns
@@ -44,8 +55,7 @@ def generate() -> Response:
         request = call.generation(model, prompt, options, reading, constraint)
         context = tuple(call.body.integers("context") or ())
         request = replace(request, context=context, want_tokens=not is_raw)
-        running = Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
-        return running.respond(_lines(running), lambda answer: _whole(running, answer))
+        return Running(call, lease, request, load_ns, reading.parser, prompt.is_cut)
     except BaseException:
         lease.close()
         raise
@@ -80,12 +90,11 @@ def _prompt(call: Call, dialogue: Dialogue, lease: Lease) -> Prompt:
     return call.prompt(lease, dialogue, messages)
 
 
-def _rendered(call: Call, lease: Lease, prompt: Prompt) -> Response:
+def _rendered(call: Call, lease: Lease, prompt: Prompt) -> Prompt:
     context = call.body.integers("context")
     before = lease.detokenize(context) if context else ""
     lease.close()
-    shown = replace(prompt, text=before + prompt.text)
-    return one_object(call.reply(response="", done=False, _debug_info=shown.debug_info()))
+    return replace(prompt, text=before + prompt.text)
 
 
 def _lines(running: Running) -> Iterator[JSON]:

@@ -71,17 +71,18 @@ class Call:
     @classmethod
     def from_request(cls) -> Call:
         started_ns = time.monotonic_ns()  # before the body: a slow upload is part of the total
-        body = read_body(settings().max_body_bytes)
+        return cls.of(read_body(settings().max_body_bytes), started_ns)
+
+    @classmethod
+    def of(cls, body: Body, started_ns: int) -> Call:
+        """A call that says what `body` says, in the words of /api, wherever that came from."""
         keep_alive_s = parse_keep_alive(body.raw("keep_alive"))
         return cls(body, body.text("model"), keep_alive_s, watcher(request.environ), started_ns)
 
-    @classmethod
-    def for_answer(cls) -> Call:
-        """As `from_request`; what no model could make right is refused before the model is looked for."""
-        call = cls.from_request()
-        call.body.think()
-        call.body.top_logprobs()
-        return call
+    def check_answer(self) -> None:
+        """What no model could make right is refused before the model is looked for. Raises Refused."""
+        self.body.think()
+        self.body.top_logprobs()
 
     def find_model(self, missing: str) -> Model:
         """The stored model. `missing`: the route's words for one that is not there. Raises Refused, AccessDenied."""
