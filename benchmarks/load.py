@@ -105,14 +105,11 @@ class Connection:
 
     def answer(self, *, has_body: bool = True) -> Answer:
         status, headers = self._read_head()
-        size = int(headers.get("content-length", "0")) if has_body and status not in (204, 304) else 0
-        if size > _ANSWER_MAX or "transfer-encoding" in headers:
-            raise LoadError("not an answer of a registry")
-        body = self._rest
-        while len(body) < size:
-            body += self._receive()
-        self._rest = body[size:]
-        return Answer(status, headers, body[:size])
+        if not has_body or status in (204, 304):
+            return Answer(status, headers)
+        if headers.get("transfer-encoding") == "chunked":
+            return Answer(status, headers, self._read_chunks())
+        return Answer(status, headers, self._take(int(headers.get("content-length", "0"))))
 
     def download(self, target: str, *, sink: Sink | None = None, **headers: str) -> int:
         """GET a body of any length and drop it, or show it to `sink` piece by piece; its size."""
@@ -150,6 +147,34 @@ class Connection:
         first, *lines = data[:end].decode("latin-1").split("\r\n")
         fields = (line.partition(":") for line in lines)
         return int(first.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in fields}
+
+    def _read_chunks(self) -> bytes:
+        """A body of unknown length, as long answers of models have; trailers are none of ours to expect."""
+        body = b""
+        while size := int(self._read_line(), 16):
+            if len(body) + size > _ANSWER_MAX:
+                raise LoadError("the answer has no end")
+            body += self._take(size)
+            self._read_line()
+        self._read_line()
+        return body
+
+    def _read_line(self) -> bytes:
+        while (end := self._rest.find(b"\r\n")) < 0:
+            if len(self._rest) > _HEAD_MAX:
+                raise LoadError("a line of the answer has no end")
+            self._rest += self._receive()
+        line, self._rest = self._rest[:end], self._rest[end + 2 :]
+        return line
+
+    def _take(self, size: int) -> bytes:
+        """So many bytes of the answer."""
+        if size > _ANSWER_MAX:
+            raise LoadError("the answer is too long")
+        while len(self._rest) < size:
+            self._rest += self._receive()
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
 
     def _receive(self) -> bytes:
         data = self._socket.recv(_HEAD_MAX)
