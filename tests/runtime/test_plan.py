@@ -281,6 +281,8 @@ def test_whatever_goes_wrong_means_no_devices(
 ) -> None:
     package = tmp_path / "runtime" / "runner"
     package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()  # or the installed package of this name would be found before it
     (package / "devices.py").write_text(body, encoding="utf-8")
     monkeypatch.setattr(found, "_PACKAGES", tmp_path)
     monkeypatch.setattr(found, "_ANSWER_S", 1.0 if "sleep" in body else 60.0)
