@@ -24,22 +24,37 @@ MAX_LAYERS = 512  # llama.cpp's own bound
 _TENSOR_TAIL = struct.Struct("<IQ")
 _MAX_INT64 = 2**63 - 1
 _ALIGNMENT = "general.alignment"
+_FIXED_TYPES = {  # llama.cpp reads these as what they should be, and ends where they are something else
+    _ALIGNMENT: (ValueType.UINT32, "a 32-bit number"),
+    "split.no": (ValueType.UINT16, "a 16-bit number"),
+    "split.count": (ValueType.UINT16, "a 16-bit number"),
+    "general.type": (ValueType.STRING, "a text"),
+    "adapter.type": (ValueType.STRING, "a text"),
+    "adapter.lora.alpha": (ValueType.FLOAT32, "a 32-bit float"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One weight matrix. `dims` as stored, fastest first; `offset` counts from the start of the tensor data."""
+    """One weight matrix. `dims` as stored, fastest first; `offset` counts from the start of the tensor data.
+
+    file: which of several files it is in, from 0.
+    """
 
     name: str
     dims: tuple[int, ...]
     type: str
     offset: int
     size: int
+    file: int = 0
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself. Every number has been checked against the file's size."""
+    """What a GGUF file says of itself. Every number has been checked against the file's size.
+
+    data_offset: where the tensor data begins, or, of a header that was read in part, how far it was read.
+    """
 
     version: int
     metadata: Mapping[str, Value]
@@ -151,7 +166,7 @@ def read_facts(file: BinaryIO, size: int) -> Header:
     """
     reader = Reader(file, size)
     version, _, pair_count = _read_counts(reader)
-    return Header(version, _read_metadata(reader, pair_count, until="tokenizer."), (), 0)
+    return Header(version, _read_metadata(reader, pair_count, until="tokenizer."), (), reader.offset)
 
 
 def read_array(file: BinaryIO, size: int, span: Span) -> list[Scalar]:
@@ -189,8 +204,9 @@ def _read_metadata(reader: Reader, pair_count: int, *, until: str | None = None)
         if key in metadata:
             raise GGUFInvalid(f"not a valid GGUF file: duplicate metadata key {key[:80]!r}")
         kind = reader.value_type()
-        if key == _ALIGNMENT and kind is not ValueType.UINT32:
-            raise GGUFInvalid(f"not a valid GGUF file: {_ALIGNMENT} is not a 32-bit number")
+        wanted, words = _FIXED_TYPES.get(key, (kind, ""))
+        if kind is not wanted:
+            raise GGUFInvalid(f"not a valid GGUF file: {key} is not {words}")
         metadata[key] = reader.value(kind)
     return metadata
 

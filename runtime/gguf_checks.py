@@ -50,7 +50,7 @@ def check_projector(header: Header) -> None:
 
 def _check_tensors(header: Header) -> None:
     parts = header.metadata.get(_SPLIT, 1)
-    _require(isinstance(parts, int) and parts in {0, 1}, "a part of the weights only: merge the parts before pushing")
+    _require(isinstance(parts, int) and parts in {0, 1}, "a part of the weights only")
     _require(bool(header.architecture), "no architecture")
     _require(bool(header.tensors), "no tensors")
     for tensor in header.tensors:

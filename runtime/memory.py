@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -69,8 +69,12 @@ class Sizes:
         return self.weights + self.cache + self.buffers + self.reserve
 
 
-def estimate_memory(header: Header, projector: Header | None = None) -> MemoryNeed:
-    """What decides how much memory the model takes. `projector`: the header of the file that reads its images."""
+def estimate_memory(header: Header, projector: Header | None = None, adapters: Sequence[Header] = ()) -> MemoryNeed:
+    """What decides how much memory the model takes. `projector`: the header of the file that reads its images.
+
+    adapters: of the files whose matrices are added to the weights, and held beside them; what they add to a step fits
+    the room of what it is added to.
+    """
     caches = cache_layers.layer_caches(header)
     weights, repacked = [0] * len(caches), [0] * len(caches)
     output = 0
@@ -82,9 +86,14 @@ def estimate_memory(header: Header, projector: Header | None = None) -> MemoryNe
             repacked[layer] += _repacked_size(tensor)
         elif tensor.name.startswith("output"):
             output += tensor.size
+    added = [tensor for adapter in adapters for tensor in adapter.tensors]
+    for tensor in added:
+        place = _LAYER.match(tensor.name)
+        if place and int(place[1]) < len(caches):
+            weights[int(place[1])] += tensor.size
     feed, attention = _widths(header)
     return MemoryNeed(
-        weights_bytes=_mapped_size(header),
+        weights_bytes=_mapped_size(header) + sum(tensor.size for tensor in added),
         kv_bytes_per_token=sum(cache.kv for cache in caches),
         compute_bytes=_FIXED_BYTES,
         window=cache_layers.window(header),
@@ -204,9 +213,13 @@ def _feed_floats(header: Header) -> int:
 
 
 def _mapped_size(header: Header) -> int:
-    """Bytes of the file between the first and the last tensor that is used where it lies."""
-    kept = [tensor for tensor in header.tensors if not _repacked_size(tensor)]
-    return kept[-1].offset + kept[-1].size - kept[0].offset if kept else 0
+    """Bytes of each file between the first and the last tensor that is used where it lies."""
+    ends: dict[int, tuple[int, int]] = {}
+    for tensor in header.tensors:
+        if not _repacked_size(tensor):
+            start, _ = ends.get(tensor.file, (tensor.offset, 0))
+            ends[tensor.file] = start, tensor.offset + tensor.size
+    return sum(end - start for start, end in ends.values())
 
 
 def _repacked_size(tensor: Tensor) -> int:

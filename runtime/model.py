@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from runtime import capabilities
-from runtime.errors import GGUFInvalid, ModelUnusable
-from runtime.gguf import Header, parameter_text, read_facts, read_header
-from runtime.layers import MAX_PROBED, Layer, Layers, parse_layers
+from runtime import capabilities, foreign
+from runtime.artifact import MAX_CONFIG, Files, find_files, find_layers, read_config
+from runtime.errors import ModelUnusable
+from runtime.gguf import Header, parameter_text
+from runtime.layers import Layer, Layers
 from runtime.recent import Recent
 from runtime.templates.chat import ChatTemplate
 from runtime.templates.choose import TemplateChoice, choose
@@ -25,40 +26,54 @@ from storage.repositories import StoredManifest
 from storage.store import Store
 
 JSON = dict[str, Any]
-MAX_TEXT_LAYER = 1024**2
-_MAX_LICENSES = 32
+MAX_TEXT_LAYER = MAX_CONFIG
 _LISTED_TEXT, _LISTED_ITEMS, _LONGEST_PARENT = 128, 16, 512
 _recent: Recent[tuple[str, str, bool | None], Model] = Recent(64)  # a header may keep some MiB
-_summaries: Recent[tuple[str, str], Summary | None] = Recent(20_000)  # about 1 kB each
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A model in a list. `size`: bytes of all layers, as declared."""
-
-    details: JSON
-    capabilities: list[str]
-    size: int
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as its manifest describes it. `template`: the Go template layer's text, None without one."""
+    """A model as its manifest describes it. `template`: the Go template layer's text, None without one.
+
+    digest: of the manifest that the tag names, be it an index; layers: of the manifest that was chosen from it.
+    files: weights, projectors and adapters. config: in Ollama's words, whoever wrote it.
+    jinja: a chat template beside the weights, which stands before the one in them.
+    """
 
     name: ModelName
-    digest: Digest  # of the manifest
+    digest: Digest
     layers: Layers
-    weights: Layer
-    projectors: tuple[Layer, ...]
-    adapters: tuple[Layer, ...]
-    header: Header
+    files: Files
     config: JSON
     template: str | None
     system: str
     params: JSON
     messages: tuple[JSON, ...]
     licenses: tuple[str, ...]
+    jinja: str | None = None
     go_templates: bool | None = None  # the operator's word on them
+
+    @property
+    def weights(self) -> Layer:
+        """The file of the weights; of several the first, whose header speaks for all."""
+        return self.files.weights[0]
+
+    @property
+    def projectors(self) -> tuple[Layer, ...]:
+        return self.files.projectors
+
+    @property
+    def adapters(self) -> tuple[Layer, ...]:
+        return self.files.adapters
+
+    @property
+    def header(self) -> Header:
+        return self.files.header
+
+    @property
+    def chat_template(self) -> str | None:
+        """Its Jinja template."""
+        return self.jinja or self.header.chat_template
 
     @cached_property
     def capabilities(self) -> list[str]:
@@ -78,10 +93,10 @@ class Model:
     @cached_property
     def templates(self) -> TemplateChoice:
         """Its templates, and which one is in force."""
-        source = self.header.chat_template
+        source = self.chat_template
         jinja = None
         if source:
-            for_tools = self.header.text("tokenizer.chat_template.tool_use")
+            for_tools = None if self.jinja else self.header.text("tokenizer.chat_template.tool_use")
             jinja = ChatTemplate(source, self.header.bos_token, self.header.eos_token, for_tools)
         return choose(
             self.template,
@@ -109,7 +124,7 @@ def load_model(store: Store, name: ModelName, *, go_templates: bool | None = Non
 
 def model_details(layers: Layers, config: JSON, header: Header) -> JSON:
     """`details` of /api/tags: the config's word first, the weights' own where it is silent. All of it is short."""
-    config = _short(config)
+    config = short(config)
     family = str(config.get("model_family") or header.architecture)
     weights = layers.of("model")
     details: JSON = {
@@ -124,34 +139,7 @@ def model_details(layers: Layers, config: JSON, header: Header) -> JSON:
         if isinstance(length, int) and length > 0:
             details[key] = length
     parent = weights[-1].parent[:_LONGEST_PARENT] if weights else ""
-    return {"parent_model": parent} | _short(details)
-
-
-def summary(store: Store, repository: RepositoryName, digest: Digest) -> Summary | None:
-    """What a list of models shows of a manifest; None when it is no model. Reads it and a few kilobytes more, once."""
-
-    def compute() -> Summary | None:
-        try:
-            raw = store.repositories.get_manifest(repository, digest).raw
-            return _summarise(store, repository, parse_layers(raw))
-        except (ModelUnusable, GGUFInvalid):
-            return None
-
-    return _summaries.get((str(repository), str(digest)), compute)
-
-
-def _summarise(store: Store, repository: RepositoryName, layers: Layers) -> Summary:
-    config = _short(_read_config(store, repository, layers))
-    weights, projectors, _ = _choose(store, repository, layers)
-    # the parameter count alone needs the whole header, and most configs state it
-    header = _header(store, repository, weights, is_whole=not config.get("model_type"))
-    found = capabilities.merged(
-        strings(config.get("capabilities")),
-        capabilities.of_weights(header),
-        capabilities.of_parser(str(config.get("parser") or ""), str(config.get("model_family"))),
-        ["vision"] if projectors else [],
-    )
-    return Summary(model_details(layers, config, header), found, layers.size)
+    return {"parent_model": parent} | short(details)
 
 
 def read_text(store: Store, repository: RepositoryName, layer: Layer) -> str:
@@ -171,81 +159,46 @@ def strings(value: object) -> list[str]:
 
 
 def _read_model(store: Store, name: ModelName, stored: StoredManifest) -> Model:
-    repository, layers = name.repository, parse_layers(stored.raw)
-    config = _read_config(store, repository, layers)
-    if config.get("remote_host"):
+    repository, layers = name.repository, find_layers(store, name.repository, stored.raw)
+    document = read_config(store, repository, layers)
+    if document.get("remote_host"):
         raise ModelUnusable("this model has no weights of its own: it runs on another server")
-    weights, projectors, adapters = _choose(store, repository, layers)
+    config = foreign.config_words(layers, document)
+    files = find_files(store, repository, layers)
     texts = {kind: [read_text(store, repository, layer) for layer in layers.of(kind)[-1:]] for kind in _TEXTS}
     template = texts["template"] or texts["prompt"]
-    licenses = [read_text(store, repository, layer) for layer in layers.of("license")[:_MAX_LICENSES]]
+    jinja = foreign.template_layer(layers)
+    found = (_license(store, repository, layer) for layer in foreign.license_layers(layers))
+    licenses = [text for text in found if text is not None]
     return Model(
         name=name,
         digest=stored.digest,
         layers=layers,
-        weights=weights,
-        projectors=projectors,
-        adapters=adapters,
-        header=_header(store, repository, weights),
+        files=files,
         config=config,
         template=template[0] if template else None,
         system=texts["system"][0] if texts["system"] else "",
         params=_object("params", texts["params"]),
         messages=_messages(texts["messages"]),
-        licenses=tuple(licenses),
+        licenses=tuple(licenses or foreign.licenses(layers, document)),
+        jinja=read_text(store, repository, jinja) if jinja is not None else None,
     )
+
+
+def _license(store: Store, repository: RepositoryName, layer: Layer) -> str | None:
+    """A licence's text; None for a file that is only named like one."""
+    try:
+        return read_text(store, repository, layer)
+    except ModelUnusable:
+        if layer.is_ollama("license"):
+            raise
+        return None
 
 
 _TEXTS = ("template", "prompt", "system", "params", "messages")
 
 
-def _choose(
-    store: Store, repository: RepositoryName, layers: Layers
-) -> tuple[Layer, tuple[Layer, ...], tuple[Layer, ...]]:
-    """Weights, projectors and adapters. Files of other tools carry no labels for these: their headers tell."""
-
-    def probe(layer: Layer) -> bytes:
-        with store.blobs.open(repository, layer.digest) as blob:
-            return blob.read(4)
-
-    found = layers.weights(probe)
-    projectors, adapters = layers.of("projector"), layers.of("adapter")
-    if len(found) == 1:
-        return found[0], tuple(projectors), tuple(adapters)
-    by_role: dict[str, list[Layer]] = {"model": [], "projector": projectors, "adapter": adapters}
-    for layer in found[:MAX_PROBED]:
-        by_role[_role(_header(store, repository, layer, is_whole=False))].append(layer)
-    if not by_role["model"]:
-        raise ModelUnusable("the manifest names no GGUF weights")
-    if len(by_role["model"]) > 1:
-        raise ModelUnusable("the weights are in several files: merge them before pushing")
-    return by_role["model"][0], tuple(projectors), tuple(adapters)
-
-
-def _role(header: Header) -> str:
-    kind = header.text("general.type")
-    if kind in {"mmproj", "projector"} or header.architecture == "clip":
-        return "projector"
-    return "adapter" if kind == "adapter" else "model"
-
-
-def _header(store: Store, repository: RepositoryName, layer: Layer, *, is_whole: bool = True) -> Header:
-    size = store.blobs.stat(repository, layer.digest).size
-    with store.blobs.open(repository, layer.digest) as blob:
-        return read_header(blob, size) if is_whole else read_facts(blob, size)
-
-
-def _read_config(store: Store, repository: RepositoryName, layers: Layers) -> JSON:
-    """The config blob; empty when there is none, or when another tool wrote something else there."""
-    if layers.config is None or layers.config.size > MAX_TEXT_LAYER:
-        return {}
-    try:
-        return _object("config", [read_text(store, repository, layers.config)])
-    except ModelUnusable:
-        return {}
-
-
-def _short(config: JSON) -> JSON:
+def short(config: JSON) -> JSON:
     """A config as a list or a lease can afford it: its texts are a pusher's; thousands are kept, and sent around."""
     kept: JSON = {}
     for key, value in config.items():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from runtime.errors import ModelUnusable
+from runtime.adapter_checks import MAX_ADAPTERS, check_adapter
+from runtime.archive import FilePart
+from runtime.errors import GGUFInvalid, ModelUnusable
 from runtime.gguf import Header, read_header
 from runtime.gguf_checks import check_projector, check_weights
 from runtime.layers import Layer
@@ -16,38 +19,51 @@ from runtime.recent import Recent
 from storage.store import Store
 
 _LENGTHS = ("context_length", "embedding_length")
-_needs: Recent[tuple[str, ...], MemoryNeed] = Recent(64)  # of files that have passed, by their digests
+_needs: Recent[tuple[str, ...], MemoryNeed] = Recent(64)  # of files that have passed, by what they are and are for
 
 
 def identity(model: Model) -> str:
     """What makes two models one runner: the bytes that are loaded, not the name they are asked by."""
-    return "+".join(str(layer.digest) for layer in (model.weights, *model.projectors, *model.adapters))
+    files = model.files
+    return "+".join(map(_place, (*files.weights, *files.projectors, *files.adapters)))
 
 
 def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
     """What the supervisor needs to load `model`, all of whose files have passed. Raises ModelUnusable, GGUFInvalid,
     BlobUnknown.
     """
-    if model.adapters:
-        raise ModelUnusable("models with adapters cannot be run yet")
-    if len(model.projectors) > 1:
-        raise ModelUnusable(f"the model has {len(model.projectors)} projectors: one is as many as can be run")
-    path = _local_path(store, model, model.weights)
-    projector = _local_path(store, model, model.projectors[0]) if model.projectors else None
-    digests = tuple(str(layer.digest) for layer in (model.weights, *model.projectors))
+    files = model.files
+    if len(files.projectors) > 1:
+        raise ModelUnusable(f"the model has {len(files.projectors)} projectors: one is as many as can be run")
+    if len(files.adapters) > MAX_ADAPTERS:
+        raise ModelUnusable(f"the model has {len(files.adapters)} adapters: {MAX_ADAPTERS} are as many as can be run")
+    if any(layer.offset for layer in (*files.weights[1:], *files.projectors, *files.adapters)):
+        raise ModelUnusable("only weights of one file may be in an archive: push the others as they are")
+    roles = tuple("+".join(map(_place, each)) for each in (files.weights, files.projectors, files.adapters))
+    paths = [_local_path(store, model, layer) for layer in files.weights]
+    adapters = [_local_path(store, model, layer) for layer in files.adapters]
+    projector = _local_path(store, model, files.projectors[0]) if files.projectors else None
     details = {key: value for key, value in model.details.items() if key not in _LENGTHS}
     return ModelSpec(
         identity=identity(model),
-        path=str(path),
+        path=str(paths[0]),
         options=options,
-        memory=_needs.get(digests, lambda: _checked_need(model.header, path, projector)),
+        memory=_needs.get(roles, lambda: _checked_need(model, paths[0], projector, adapters)),
         trained_context=model.header.context_length,
         name=model.name.display,
         digest=model.digest.encoded,
         details=details | {"parent_model": ""},
         is_embedding=model.header.pooling_type is not None,
         projector=str(projector) if projector is not None else "",
+        more_paths=tuple(map(str, paths[1:])),
+        adapters=tuple(map(str, adapters)),
+        offset=model.weights.offset,
     )
+
+
+def _place(layer: Layer) -> str:
+    """A file by its blob; one inside an archive by its place too, since a blob may look like both."""
+    return f"{layer.digest}@{layer.offset}" if layer.offset else str(layer.digest)
 
 
 def _local_path(store: Store, model: Model, layer: Layer) -> Path:
@@ -57,15 +73,22 @@ def _local_path(store: Store, model: Model, layer: Layer) -> Path:
     return path
 
 
-def _checked_need(header: Header, path: Path, projector: Path | None) -> MemoryNeed:
+def _checked_need(model: Model, path: Path, projector: Path | None, adapters: list[Path]) -> MemoryNeed:
     """What the model takes, once its files have passed. Raises GGUFInvalid."""
     with path.open("rb") as file:
-        check_weights(header, file, path.stat().st_size)
-    return estimate_memory(header, _projector_header(projector) if projector is not None else None)
+        check_weights(model.header, cast("BinaryIO", FilePart(file, model.weights.offset)), model.weights.size)
+    seeing = _header(projector, "projector") if projector is not None else None
+    if seeing is not None:
+        check_projector(seeing)
+    changes = [_header(each, "adapter") for each in adapters]
+    for change in changes:
+        check_adapter(change, model.header)
+    return estimate_memory(model.header, seeing, changes)
 
 
-def _projector_header(path: Path) -> Header:
+def _header(path: Path, what: str) -> Header:
     with path.open("rb") as file:
-        header = read_header(file, path.stat().st_size)
-    check_projector(header)
-    return header
+        try:
+            return read_header(file, path.stat().st_size)
+        except GGUFInvalid as error:
+            raise GGUFInvalid(f"the {what} is {error}") from None

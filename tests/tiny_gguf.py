@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,19 @@ def write_tiny_gguf(
     arch: str = "llama",
     add_bos: bool = False,
     name: str = "tiny",
+    is_float: bool = False,
+    is_tied: bool = False,
+    added: Mapping[str, NDArray[Any]] | None = None,
+    shard_tensors: int = 0,
 ) -> Path:
     """Write a model of some 100 kB to `path`: byte-level BPE, two layers, weights drawn from `seed`.
 
     arch: "llama" generates; "bert" only embeds (then `pooling` defaults to mean). pooling: a llama.cpp pooling type.
+    is_float: weights are not quantised. is_tied: the table of tokens is the output too. added: by name, what is added
+    to weights. shard_tensors: so many in a file; the files are beside `path` then, under names that number them.
     Only printable ASCII and merges have weight in the output, so greedy text is readable and never ends by itself.
     """
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=shard_tensors)
     tokens, types = _vocabulary()
     writer.add_name(name)
     writer.add_context_length(n_ctx_train)
@@ -51,9 +58,12 @@ def write_tiny_gguf(
     _add_tokenizer(writer, tokens, types, chat_template, add_bos)
     rng = np.random.default_rng(seed)
     tensors = _bert(writer, rng, len(tokens), n_ctx_train) if arch == "bert" else _llama(writer, rng, tokens, types)
+    if is_tied:
+        del tensors["output.weight"]
     for key, tensor in tensors.items():
-        kind = _kind(key, tensor)
-        writer.add_tensor(key, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
+        kind = gguf.GGMLQuantizationType.F32 if is_float else _kind(key, tensor)
+        changed = tensor + added[key] if added and key in added else tensor
+        writer.add_tensor(key, gguf.quants.quantize(changed, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputInvalid, LoadFailed
+from runtime.runner.loading import add_adapters, load_adapter, load_weights
 from runtime.runner.settings import RunnerSettings
 
 POOLING_NONE, POOLING_MEAN, POOLING_CLS, POOLING_LAST = range(4)
@@ -26,6 +27,7 @@ _CACHE_TYPES = {"f16": ll.GGML_TYPE_F16, "q8_0": ll.GGML_TYPE_Q8_0, "q4_0": ll.G
 _LOG_CONTINUES, _LOG_INFO, _LOG_WARN, _LOG_ERROR = 5, 2, 3, 4
 _BUFFER_SIZE = re.compile(rb"(\S+)\s+\w+ buffer size =\s*(\d{1,9}\.\d+) MiB")  # which buffers, and how much
 _HOST_BUFFERS = (b"CPU", b"AMX", b"BLAS")
+_BESIDE = b"fallback to CPU"  # said of every matrix of an adapter whose weight is kept in another order
 _PIECE_BYTES = 256
 _LOOK_EVERY_S = 0.05
 _NEVER_ABORT = ll.ggml_abort_callback(0)
@@ -52,7 +54,7 @@ class Log:
         self._level = self._level if level == _LOG_CONTINUES else level
         if self._level == _LOG_INFO:
             self._measure(text)
-        if self._level not in {_LOG_WARN, _LOG_ERROR}:
+        if self._level not in {_LOG_WARN, _LOG_ERROR} or _BESIDE in text:
             return
         line = text.decode("utf-8", "replace")
         sys.stderr.write(line)
@@ -76,21 +78,28 @@ class Vocabulary:
     def __init__(self, model: Any) -> None:
         self._vocab = ll.llama_model_get_vocab(model)
         self.size = int(ll.llama_vocab_n_tokens(self._vocab))
+        self.has_text = bool(ll.llama_vocab_type(self._vocab) != ll.LLAMA_VOCAB_TYPE_NONE)
         self.begin = self._optional(ll.llama_vocab_bos)
         self.end = self._optional(ll.llama_vocab_eos)
         self.separator = self._optional(ll.llama_vocab_sep)
         self.adds_begin = self.begin is not None and bool(ll.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}  # bounded by the vocabulary
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids of `text`, in which special tokens are parsed. add_special: those the model wants around it."""
+    def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool = True, most: int | None = None
+    ) -> list[int]:
+        """Token ids of `text`. add_special: put those around it that the model wants. parse_special: special tokens
+        that are spelt out in it are meant. Raises InputInvalid where there are more than `most`.
+        """
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 16  # a token has at least one byte; the rest is for special ones
         tokens = (ll.llama_token * room)()
-        count = ll.llama_tokenize(self._vocab, raw, len(raw), tokens, room, add_special, True)
+        count = ll.llama_tokenize(self._vocab, raw, len(raw), tokens, room, add_special, parse_special)
         if count < 0:
             tokens = (ll.llama_token * -count)()
-            count = ll.llama_tokenize(self._vocab, raw, len(raw), tokens, -count, add_special, True)
+            count = ll.llama_tokenize(self._vocab, raw, len(raw), tokens, -count, add_special, parse_special)
+        if most is not None and count > most:
+            raise InputInvalid(f"the text has {count} tokens, and {most} are the most of one call")
         return list(tokens[: max(count, 0)])
 
     def piece(self, token: int) -> bytes:
@@ -144,11 +153,12 @@ class Model:
     """Weights, mapped."""
 
     def __init__(self, settings: RunnerSettings, log: Log, on_progress: Callable[[float], None]) -> None:
-        """Load the file of `settings`. Raises LoadFailed with llama.cpp's own words."""
+        """Load the files of `settings`. Raises LoadFailed with llama.cpp's own words."""
         ll.llama_backend_init()
         params = ll.llama_model_default_params()
         params.n_gpu_layers = settings.num_gpu
         params.main_gpu = settings.main_gpu or 0
+        params.vocab_only = settings.vocabulary_only
         params.load_mode = ll.LLAMA_LOAD_MODE_NONE if settings.use_mmap is False else ll.LLAMA_LOAD_MODE_MMAP
 
         @ll.llama_progress_callback  # type: ignore[untyped-decorator]
@@ -157,9 +167,10 @@ class Model:
             return True
 
         params.progress_callback = report
-        self.pointer = ll.llama_model_load_from_file(settings.path.encode(), params)
+        self.pointer = load_weights(settings, params)
         if not self.pointer:
             raise LoadFailed(log.last_error or "llama.cpp cannot load the model")
+        self.adapters = [self._load_adapter(path, log) for path in settings.adapters]
         self.vocabulary = Vocabulary(self.pointer)
         self.size = int(ll.llama_model_size(self.pointer))
         self.trained_context = int(ll.llama_model_n_ctx_train(self.pointer))
@@ -167,6 +178,13 @@ class Model:
         self.offloads = bool(ll.llama_supports_gpu_offload())
         self.window = int(ll.llama_model_n_swa(self.pointer))  # tokens that some layers look back; 0 is all of them
         self.has_state = bool(ll.llama_model_is_recurrent(self.pointer) or ll.llama_model_is_hybrid(self.pointer))
+
+    def _load_adapter(self, path: str, log: Log) -> Any:
+        """A LoRA adapter, which lives as long as the model. Raises LoadFailed."""
+        pointer = load_adapter(self.pointer, path)
+        if not pointer:
+            raise LoadFailed(log.last_error or "llama.cpp cannot load the adapter")
+        return pointer
 
     def metadata(self, key: str) -> str | None:
         """The value of a key of the GGUF header, as text."""
@@ -261,6 +279,7 @@ class Context:
         self.pointer = ll.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise LoadFailed("llama.cpp cannot make a context: not enough memory, or settings it does not support")
+        add_adapters(self.pointer, model.adapters)
         self._memory = ll.llama_get_memory(self.pointer)
         self._vocabulary_size = model.vocabulary.size
         self._embedding_width = model.embedding_width

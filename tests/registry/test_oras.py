@@ -165,3 +165,20 @@ def test_a_reader_writes_nothing(server: Server, tokens: dict[str, str], caplog:
         push(server, tokens["pull"], "acme/refused:v1")
 
     assert "token reader does not allow pushing to this repository" in str(refused.value)
+
+
+def test_weights_that_were_pushed_are_a_model_that_runs(
+    server: Server, tokens: dict[str, str], tiny_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(tiny_gguf.read_bytes())
+    (tmp_path / "README.md").write_text("a model\n" * 1000)
+
+    client(server, tokens["all"]).push(target=f"{server.host}/acme/tiny:v1", files=["README.md", "tiny.gguf"])
+
+    api = Client(server.host, server.admin_token)
+    names = [model["name"] for model in api.request("GET", "/api/tags").json["models"]]
+    assert "acme/tiny:v1" in names
+    options = {"num_predict": 4, "num_ctx": 512, "temperature": 0}
+    body = {"model": "acme/tiny:v1", "prompt": "hello", "stream": False, "options": options}
+    answer = api.post_json("/api/generate", body).json
+    assert (answer["done"], answer["eval_count"]) == (True, 4)

@@ -9,8 +9,9 @@ import gguf
 import pytest
 
 from runtime.errors import GGUFInvalid, ModelUnusable
-from runtime.model import Model, load_model, summary
+from runtime.model import Model, load_model
 from runtime.options import LoadOptions
+from runtime.summary import summary
 from runtime.weights import model_spec
 from storage.errors import ManifestUnknown, NameUnknown
 from storage.reference import ModelName
@@ -234,20 +235,6 @@ def test_copies_share_a_runner_whatever_their_texts(store: Store, tiny: Path) ->
     specs = [model_spec(store, loaded(store, name), LoadOptions()) for name in ("a", "b")]
 
     assert specs[0].identity == specs[1].identity
-
-
-def test_adapters_and_shards_are_refused(store: Store, tiny: Path, tmp_path: Path) -> None:
-    push_model(store, "adapted", tiny, adapter="GGUF")
-    writer = gguf.GGUFWriter(tmp_path / "shard.gguf", "llama")
-    writer.add_uint16("split.count", 3)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    push_model(store, "sharded", tmp_path / "shard.gguf")
-
-    for name, words in (("adapted", "adapters"), ("sharded", "merge the parts before pushing")):
-        with pytest.raises((ModelUnusable, GGUFInvalid), match=words):
-            model_spec(store, loaded(store, name), LoadOptions())
 
 
 def test_a_pushers_long_texts_are_neither_listed_nor_sent_to_the_supervisor(store: Store, tiny: Path) -> None:
