@@ -23,6 +23,10 @@ class ModelUnusable(RuntimeFailure):
     """The manifest names nothing that can run."""
 
 
+class NotAModel(ModelUnusable):
+    """The manifest describes something else than a model."""
+
+
 class ModelTooLarge(RuntimeFailure):
     """The model cannot fit the memory budget, whatever else is unloaded."""
 
@@ -57,3 +61,15 @@ class InputInvalid(RuntimeFailure):
 
 class FormatInvalid(RuntimeFailure):
     """The `format` of a request is neither "json" nor a JSON Schema that can be honoured."""
+
+
+class QuantizeFailed(RuntimeFailure):
+    """llama.cpp could not quantise the weights, or its process ended before it had."""
+
+
+class LevelUnsupported(RuntimeFailure):
+    """Weights cannot be quantised to the level that was named, or not from the type that they have."""
+
+
+class ModelfileInvalid(RuntimeFailure):
+    """The text is no Modelfile. `detail["line"]`, where there is one, is the line it went wrong at, from 1."""

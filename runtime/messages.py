@@ -61,7 +61,9 @@ class ModelSpec(Message):
     """A model as the supervisor loads it. Equal `identity` means one shared runner.
 
     identity: digests of weights, projectors and adapters, joined; names and templates are no part of it.
-    paths: local files that passed `runtime.gguf`, the first one the weights.
+    path: the weights, a local file that passed `runtime.gguf`; offset: where in it they begin. more_paths: the files
+    that go on where it ends, in order. adapters: files of LoRA adapters that are added to the weights.
+    vocabulary_of: the identity of the model whose vocabulary alone is wanted; empty where the weights are, too.
     """
 
     identity: str
@@ -74,10 +76,14 @@ class ModelSpec(Message):
     details: dict[str, Any] = field(default_factory=dict)  # /api/ps shows it as is
     is_embedding: bool = False  # the weights carry a pooling type
     projector: str = ""  # local file of the projector, checked like the weights; empty without one
+    more_paths: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    offset: int = 0
+    vocabulary_of: str = ""
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> ModelSpec:
-        body = dict(body)
+        body = body | {key: tuple(body.get(key, ())) for key in ("more_paths", "adapters")}
         body["options"] = LoadOptions(**body["options"])
         body["memory"] = MemoryNeed.from_json(body["memory"])
         return super(ModelSpec, cls).from_json(body)
@@ -139,7 +145,8 @@ class Piece(Message):
 class Done(Message):
     """The end of an answer. Durations in nanoseconds.
 
-    reason: "stop" (end token or stop string) or "length". prompt_tokens counts cached ones too.
+    reason: "stop" (end token or stop string) or "length"; stopped_at: the stop string, if it was one.
+    prompt_tokens counts cached ones too.
     """
 
     reason: str
@@ -149,6 +156,7 @@ class Done(Message):
     tokens_ns: int
     truncated: bool = False
     context: list[int] | None = None
+    stopped_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class Sequence:
             tokens=self._count,
             tokens_ns=now - answering,
             truncated=self._truncated,
+            stopped_at=self._text.stopped_at,
             context=None if self._answer is None else self.prompt.text() + self._answer,
         )
         self.sink.send({"event": "done", **done.to_json()})

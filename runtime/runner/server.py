@@ -20,12 +20,14 @@ from typing import Any
 from runtime.errors import InputInvalid, RuntimeFailure
 from runtime.failures import error_event
 from runtime.messages import GenerateRequest
+from runtime.runner import words
 from runtime.runner.embedding import EmbedJob
 from runtime.runner.engine import Engine
 from runtime.runner.heartbeat import Heartbeat
 from runtime.runner.library import Vocabulary
 from runtime.runner.readers import Readers
 from runtime.runner.sequence import Sequence
+from runtime.runner.words import WordsOnly
 from runtime.wire import FrameDecoder, FrameInvalid, decode_payload, encode_frame
 
 _RECEIVE_BYTES = 64 * 1024
@@ -48,7 +50,7 @@ class Later:
     work: Callable[[], None]
 
 
-Work = Task | dict[str, Any] | Later
+Work = Task | dict[str, Any] | bytes | Later  # bytes are the frame of an answer
 Answer = Callable[[], Work]
 
 
@@ -66,13 +68,14 @@ class Connection:
 
     def send(self, event: dict[str, Any]) -> None:
         """Sink.send"""
-        if self.is_broken:
-            return
-        try:
-            self._unsent += encode_frame(event)
-        except FrameInvalid as error:
-            self._unsent += encode_frame(error_event(RuntimeFailure(str(error))))
-        self.flush()
+        if not self.is_broken:
+            self.send_frame(_frame(event))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what `_frame` made."""
+        if not self.is_broken:
+            self._unsent += frame
+            self.flush()
 
     @property
     def is_congested(self) -> bool:
@@ -123,7 +126,9 @@ class Connection:
 class Server:
     """Takes requests from the listening socket until the control channel closes: then the supervisor is gone."""
 
-    def __init__(self, engine: Engine, vocabulary: Vocabulary, listener: socket.socket, control: socket.socket) -> None:
+    def __init__(
+        self, engine: Engine | WordsOnly, vocabulary: Vocabulary, listener: socket.socket, control: socket.socket
+    ) -> None:
         self._engine = engine
         self._vocabulary = vocabulary
         self._listener = listener
@@ -263,6 +268,7 @@ class Server:
         """In a reader's thread: do `work`, and tell the loop."""
         try:
             done = work()
+            done = _frame(done) if isinstance(done, dict) else done  # of a million tokens, it takes a while
         except BaseException as error:  # a panic of a library is none of `Exception`; the loop will say what it was
             self._read.append((connection, _raising(error)))
         else:
@@ -287,6 +293,8 @@ class Server:
                 read.readers.add(read.caller, connection, read.work)
             elif isinstance(read, dict):
                 connection.send(read)
+            elif isinstance(read, bytes):
+                connection.send_frame(read)
             else:
                 connection.task = read
                 self._engine.submit(read)
@@ -310,15 +318,8 @@ class Server:
                 documents = [str(text) for text in request["documents"]]
                 query = str(request["query"])
                 return self._engine.rank_job(query, documents, connection, truncate=bool(request["truncate"]))
-            case "tokenize":
-                tokens = self._vocabulary.tokenize(request["text"], add_special=bool(request["add_special"]))
-                return {"event": "done", "tokens": tokens}
-            case "count":
-                tokens = self._vocabulary.tokenize(request["text"], add_special=False)
-                begins = self._vocabulary.adds_begin and tokens[:1] != [self._vocabulary.begin]
-                return {"event": "done", "tokens": len(tokens) + begins}
-            case "detokenize":
-                return {"event": "done", "text": self._vocabulary.text(request["tokens"])}
+            case "tokenize" | "count" | "detokenize" | "pieces" as op:
+                return words.answer(op, request, self._vocabulary)
             case unknown:
                 raise InputInvalid(f"a runner cannot do {unknown!r}")
 
@@ -345,6 +346,13 @@ class Server:
         if connection.sees:
             connection.sees = False
             self._places.release()
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    try:
+        return encode_frame(event)
+    except FrameInvalid as error:
+        return encode_frame(error_event(RuntimeFailure(str(error))))
 
 
 def _may_go_on(connection: Connection | None) -> bool:

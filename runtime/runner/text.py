@@ -18,10 +18,10 @@ class AnswerText:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self.shown = 0
-        self.is_stopped = False
+        self.stopped_at = ""  # the stop string that ended the answer
 
     def feed(self, piece: bytes) -> str:
-        """The text that may be shown after `piece`; empty where all of it is held. Sets `is_stopped`."""
+        """The text that may be shown after `piece`; empty where all of it is held. Sets `stopped_at`."""
         return self._advance(self._decode(piece))
 
     def finish(self) -> str:
@@ -34,6 +34,10 @@ class AnswerText:
         return text + held
 
     @property
+    def is_stopped(self) -> bool:
+        return bool(self.stopped_at)
+
+    @property
     def received(self) -> int:
         """Characters decoded so far, held ones too."""
         return self.shown + len(self._held)
@@ -43,19 +47,20 @@ class AnswerText:
             self.shown += len(text)
             return text
         text = self._held + text
-        cut = _first_stop(text, self._stops)
-        if cut is None:
+        found = _first_stop(text, self._stops)
+        if found is None:
             cut = len(text) - _longest_beginning(text, self._stops)
             self._held = text[cut:]
         else:
-            self.is_stopped, self._held = True, ""
+            cut, self.stopped_at = found
+            self._held = ""
         self.shown += cut
         return text[:cut]
 
 
-def _first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string begins."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+def _first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """Where the earliest stop string begins, and which it is."""
+    found = [(at, stop) for at, stop in ((text.find(stop), stop) for stop in stops) if at >= 0]
     return min(found, default=None)
 
 

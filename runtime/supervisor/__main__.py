@@ -76,7 +76,8 @@ async def supervise(settings: SupervisorSettings, run_dir: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     fleet = Fleet(settings, run_dir)
-    service = Service(fleet, stopping)
+    vocabularies = Fleet(settings.for_vocabularies(), run_dir)
+    service = Service(fleet, vocabularies, stopping)
     path = run_dir / SOCKET_NAME
     server = await service.listen(path)
     logging.getLogger("tonnage.supervisor").info("listening path=%s budget_bytes=%d", path, settings.budget_bytes)
@@ -84,7 +85,7 @@ async def supervise(settings: SupervisorSettings, run_dir: Path) -> None:
         await stopping.wait()
         server.close()
         path.unlink(missing_ok=True)
-        await fleet.stop()
+        await asyncio.gather(fleet.stop(), vocabularies.stop())
     finally:
         await service.close()
 

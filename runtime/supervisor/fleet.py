@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -18,6 +19,7 @@ from runtime.supervisor.queue import End, Grant, Leave, Limits, Queue, Reject, R
 from runtime.supervisor.runner import Runner
 from runtime.supervisor.settings import SupervisorSettings
 
+_numbers = itertools.count(1)  # of the runners of this process
 _END_S = 5.0  # a killed process is gone sooner, unless the kernel is in trouble
 log = logging.getLogger("tonnage.supervisor")
 
@@ -54,7 +56,6 @@ class Fleet:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
-        self._count = 0
         self._is_stopping = False
 
     async def lease(
@@ -91,6 +92,17 @@ class Fleet:
         except asyncio.CancelledError:
             self._abandon(pending)
             raise
+
+    def share(self, identity: str) -> Runner | None:
+        """The runner of that model with one lease more, if it is loaded and takes any now: give it to `release`.
+
+        For what is asked of a model without wishes for how, or for how long, it is loaded.
+        """
+        runner = self._runners.get(identity)
+        if runner is None or self._is_stopping or runner.is_loading or runner.is_leaving or runner.is_ending:
+            return None
+        self._lend(runner)
+        return runner
 
     def release(self, runner: Runner, held_s: float) -> None:
         """Give back one lease; the keep-alive of an idle runner begins."""
@@ -182,13 +194,16 @@ class Fleet:
     def _grant(self, runner: Runner, pending: Pending) -> Runner:
         if pending.keep_alive_s is not None:
             runner.keep_alive_s = pending.keep_alive_s
+        self._lend(runner)
+        runner.known_as(pending.spec)
+        return runner
+
+    def _lend(self, runner: Runner) -> None:
         if runner.expiry is not None:
             runner.expiry.cancel()
             runner.expiry = None
         runner.leases += 1
         runner.used_at = time.time()
-        runner.known_as(pending.spec)
-        return runner
 
     def _abandon(self, pending: Pending) -> None:
         """The client is gone: undo what it was given, or stop what is done for it alone."""
@@ -203,9 +218,8 @@ class Fleet:
         self._pump()
 
     def _load(self, pending: Pending) -> None:
-        self._count += 1
         keep_alive_s = self._settings.keep_alive_s if pending.keep_alive_s is None else pending.keep_alive_s
-        socket = self._run_dir / f"r{os.getpid()}-{self._count}.sock"
+        socket = self._run_dir / f"r{os.getpid()}-{next(_numbers)}.sock"
         runner = Runner(pending.spec, pending.plan, socket, keep_alive_s)
         self._runners[runner.identity] = runner
         log.info("loading name=%s needs=%s", pending.spec.name, describe(pending.plan))

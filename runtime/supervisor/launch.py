@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from runtime.process import clean_command, clean_environment
 from runtime.runner.settings import RunnerSettings
 from runtime.supervisor.runner_log import RunnerLog
 from runtime.wire import encode_frame
 
-_PACKAGES = Path(__file__).resolve().parent.parent.parent
 _LINE_BYTES = 64 * 1024
-# Threads that wait for each other spin so often before they sleep. As fast as the default on an idle machine; where
-# something else needs a core, the default's long spins keep it from the very thread that is waited for.
-_ENV = {"PATH": os.defpath, "LANG": "C.UTF-8", "GOMP_SPINCOUNT": "1000", "GGML_NO_BACKTRACE": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +35,9 @@ async def launch(settings: RunnerSettings, *, name: str, extra_env: Mapping[str,
     ours, theirs = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-B", "-m", "runtime.runner",
+            *clean_command("runtime.runner"),
             stdin=theirs.fileno(), stdout=DEVNULL, stderr=PIPE, limit=_LINE_BYTES,
-            env={**_ENV, **extra_env, "PYTHONPATH": str(_PACKAGES)},
+            env=clean_environment(extra_env),
             start_new_session=True,  # a Ctrl-C in a terminal is the supervisor's to handle
         )  # fmt: skip
     except BaseException:

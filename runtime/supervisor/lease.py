@@ -116,14 +116,30 @@ class Lease:
                 prompt_tokens = int(event["prompt_tokens"])
         return Ranking(scores, prompt_tokens)
 
-    def tokenize(self, text: str, *, add_special: bool = False, is_cancelled: Callable[[], bool] = never) -> list[int]:
-        """Token ids; special tokens in `text` are parsed. add_special: put those in front and at the end, too."""
-        answer = self._ask({"op": "tokenize", "text": text, "add_special": add_special}, is_cancelled)
-        return [int(token) for token in answer["tokens"]]
+    def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        is_cancelled: Callable[[], bool] = never,
+    ) -> list[int]:
+        """Token ids. add_special: put those in front and at the end that the model wants there. parse_special: special
+        tokens that are spelt out in `text` are meant. Raises InputInvalid for too long a text, RequestCancelled.
+        """
+        asked = {"op": "tokenize", "text": text, "add_special": add_special, "parse_special": parse_special}
+        return [int(token) for token in self._ask(asked, is_cancelled)["tokens"]]
 
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, special ones spelt out. Raises InputInvalid for an id the model does not have."""
-        return str(self._ask({"op": "detokenize", "tokens": list(tokens)}, never)["text"])
+    def detokenize(self, tokens: Sequence[int], *, is_cancelled: Callable[[], bool] = never) -> str:
+        """The text of `tokens`, special ones spelt out. Raises InputInvalid for an id the model does not have, or too
+        long a text, RequestCancelled.
+        """
+        return str(self._ask({"op": "detokenize", "tokens": list(tokens)}, is_cancelled)["text"])
+
+    def pieces(self, tokens: Sequence[int], *, is_cancelled: Callable[[], bool] = never) -> list[str | list[int]]:
+        """The text of each of `tokens`, or its bytes where they are no text alone. Raises as `detokenize` does."""
+        told = self._ask({"op": "pieces", "tokens": list(tokens)}, is_cancelled)["pieces"]
+        return [piece if isinstance(piece, list) else str(piece) for piece in told]
 
     def count(self, text: str, *, is_cancelled: Callable[[], bool] = never) -> int:
         """How many tokens `text` is as a prompt, the begin token included. Raises RequestCancelled."""

@@ -53,8 +53,11 @@ def plan_load(spec: ModelSpec, settings: SupervisorSettings) -> LoadPlan:
 
     Without a number from the operator, a model gets eight slots, halved until it fits half of the budget with all of
     them full, so that a second model of its kind still fits. Models that only embed have no use for slots: their
-    inputs are packed into one batch.
+    inputs are packed into one batch. A vocabulary alone takes what it takes.
     """
+    if spec.vocabulary_of:
+        size = spec.memory.compute_bytes
+        return LoadPlan(spec.options, spec.trained_context, 1, size, parts=Sizes(size, 0, 0), grows=True)
     context = context_length(spec, settings)
     options = bounded(spec.options, context, has_devices=bool(settings.devices))
     if spec.is_embedding:

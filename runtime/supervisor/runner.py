@@ -16,6 +16,7 @@ from typing import Any
 
 from runtime.errors import LoadFailed
 from runtime.messages import Loaded, ModelSpec
+from runtime.process import how_ended
 from runtime.runner.settings import RunnerSettings
 from runtime.supervisor.launch import Launched, launch
 from runtime.supervisor.plan import LoadPlan
@@ -207,7 +208,7 @@ class Runner:
         code = await self._launched.process.wait()
         if self._why:
             return self._why
-        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        how = how_ended(code)
         if self.is_ending or code in (0, -signal.SIGKILL):
             return f"the model runner {how}"
         with contextlib.suppress(TimeoutError):  # what it wrote last may still be in the pipe
@@ -221,9 +222,10 @@ class Runner:
 
         Nor with a name: they go to all who use the weights, and what one of them calls his copy is his own affair.
         """
-        words = words.replace(self.spec.path, "the weights")
-        if self.spec.projector:
-            words = words.replace(self.spec.projector, "the projector")
+        named = dict.fromkeys((self.spec.path, *self.spec.more_paths), "the weights")
+        named |= dict.fromkeys(self.spec.adapters, "the adapter") | {self.spec.projector: "the projector"}
+        for path, name in named.items():
+            words = words.replace(path, name) if path else words
         return readable(words, _LONGEST_MESSAGE)
 
     def _settings(self, settings: SupervisorSettings) -> RunnerSettings:
@@ -242,7 +244,11 @@ class Runner:
             flash_attention=_FLASH.get(settings.flash_attention),
             is_embedding=self.spec.is_embedding,
             projector=self.spec.projector,
+            vocabulary_only=bool(self.spec.vocabulary_of),
             parent_pid=os.getpid(),
+            more_paths=self.spec.more_paths,
+            adapters=self.spec.adapters,
+            offset=self.spec.offset,
         )
 
 
@@ -274,10 +280,3 @@ def _measured(plan: LoadPlan, ready: Mapping[Any, Any]) -> LoadPlan:
         case {"is_on_gpu": False}:
             return replace(plan, size_vram=0)
     return plan
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -23,8 +23,10 @@ _LONGEST_CALLER = 256
 class Service:
     """Answers requests; one a connection."""
 
-    def __init__(self, fleet: Fleet, stopping: asyncio.Event) -> None:
+    def __init__(self, fleet: Fleet, vocabularies: Fleet, stopping: asyncio.Event) -> None:
+        """vocabularies: runners without weights, which are no loaded models to anybody."""
         self._fleet = fleet
+        self._vocabularies = vocabularies
         self._stopping = stopping
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -94,36 +96,20 @@ class Service:
             raise InputInvalid(f"the lease cannot be read: {error!r}") from None
         hang_up = asyncio.ensure_future(reader.read(1))  # a client says nothing more: readable means closed
         try:
-            runner = await self._wait_for_runner(spec, keep_alive_s, caller, hang_up, writer)
+            if spec.vocabulary_of and (loaded := self._fleet.share(spec.vocabulary_of)) is not None:
+                await self._hold(self._fleet, loaded, hang_up, writer)
+                return
+            fleet = self._vocabularies if spec.vocabulary_of else self._fleet
+            lease = fleet.lease(spec, keep_alive_s, lambda event: _send(writer, event), caller=caller)
+            runner = await _granted(asyncio.ensure_future(lease), hang_up)
             if runner is not None:
-                await self._hold(runner, hang_up, writer)
+                await self._hold(fleet, runner, hang_up, writer)
         finally:
             hang_up.cancel()
 
-    async def _wait_for_runner(
-        self,
-        spec: ModelSpec,
-        keep_alive_s: float | None,
-        caller: str,
-        hang_up: asyncio.Future[bytes],
-        writer: asyncio.StreamWriter,
-    ) -> Runner | None:
-        """The leased runner; None where the client left before it was there."""
-        lease = asyncio.ensure_future(
-            self._fleet.lease(spec, keep_alive_s, lambda event: _send(writer, event), caller=caller)
-        )
-        try:
-            await _first_of(lease, hang_up)
-        except asyncio.CancelledError:
-            lease.cancel()
-            raise
-        if lease.done():
-            return lease.result()
-        lease.cancel()
-        await asyncio.wait({lease})
-        return None
-
-    async def _hold(self, runner: Runner, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter) -> None:
+    async def _hold(
+        self, fleet: Fleet, runner: Runner, hang_up: asyncio.Future[bytes], writer: asyncio.StreamWriter
+    ) -> None:
         """Keep the lease until the client hangs up; tell it if the runner ends before."""
         ended = asyncio.ensure_future(runner.ended.wait())
         began = time.monotonic()
@@ -143,7 +129,21 @@ class Service:
                 await asyncio.wait({hang_up})
         finally:
             ended.cancel()
-            self._fleet.release(runner, time.monotonic() - began)
+            fleet.release(runner, time.monotonic() - began)
+
+
+async def _granted(lease: asyncio.Future[Runner], hang_up: asyncio.Future[bytes]) -> Runner | None:
+    """The leased runner; None where the client left before it was there."""
+    try:
+        await _first_of(lease, hang_up)
+    except asyncio.CancelledError:
+        lease.cancel()
+        raise
+    if lease.done():
+        return lease.result()
+    lease.cancel()
+    await asyncio.wait({lease})
+    return None
 
 
 def _refusal(error: RuntimeFailure) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime.messages import Message
 
 _SHARE_OF_MEMORY = 0.8
 _MOST_LOADED = 3
+_MOST_VOCABULARIES = 4
+_SHARE_OF_VOCABULARIES, _LEAST_FOR_VOCABULARIES = 16, 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class SupervisorSettings(Message):
         if self.memory_budget_bytes > 0:
             return self.memory_budget_bytes
         return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _SHARE_OF_MEMORY)
+
+    def for_vocabularies(self) -> SupervisorSettings:
+        """Of those whose weights are not loaded: they take no model's place, and little memory, beside the budget."""
+        budget = max(self.budget_bytes // _SHARE_OF_VOCABULARIES, _LEAST_FOR_VOCABULARIES)
+        return replace(self, max_loaded=_MOST_VOCABULARIES, memory_budget_bytes=budget, devices=())
 
     @property
     def vram_bytes(self) -> int:
