@@ -20,7 +20,7 @@ from storage.drivers.protocol import Driver
 from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
 from storage.models import LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.namespaces import ensure_repository, require_repository
-from storage.reference import RepositoryName
+from storage.reference import HOLDING, RepositoryName
 
 T = TypeVar("T")
 
@@ -147,6 +147,7 @@ class Blobs:
             .join(Repository, Repository.id == BlobLink.repository_id)
             .join(Object, Object.id == Blob.object_id)
             .where(Blob.digest == str(digest), Object.state == LIVE)
+            .where(~Repository.name.startswith(f"{HOLDING}/", autoescape=True))
             .order_by(Repository.name)
             .limit(_MAX_HOLDERS)
         )

@@ -45,6 +45,7 @@ _KINDS: Final = {
     DOCKER_LIST: Kind.INDEX,
     ORAS_ARTIFACT: Kind.ARTIFACT,
 }
+MEDIA_TYPES: Final = frozenset(_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

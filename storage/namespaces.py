@@ -13,13 +13,14 @@ from storage.db import Database, insert
 from storage.errors import NameTaken, NameUnknown, StorageUnavailable
 from storage.models import BlobLink, Manifest, Repository, Upload
 from storage.models import Namespace as Row
-from storage.reference import RepositoryName, check_namespace
+from storage.reference import HOLDING, RepositoryName, check_namespace
 
 _MAX_LISTED: Final = 100_000
 _ENSURE_TRIES: Final = 5
 _REPOSITORY: Final = select(Repository.id).where(Repository.name == bindparam("name"))
 _HELD: Final = _REPOSITORY.with_for_update(key_share=True, read=True)
 _HELD_ALONE: Final = _REPOSITORY.with_for_update()
+_IS_NAMED: Final = Row.name != HOLDING  # the holding places are nobody's to list or to share
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Namespaces:
 
     def get(self, name: str) -> Namespace:
         """Raises NameUnknown."""
-        query = select(Row.name, Row.is_private, Row.created_at).where(Row.name == name)
+        query = select(Row.name, Row.is_private, Row.created_at).where(Row.name == name, _IS_NAMED)
         with self._database.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
@@ -58,14 +59,15 @@ class Namespaces:
 
     def list(self) -> list[Namespace]:
         """All of them, by name."""
-        query = select(Row.name, Row.is_private, Row.created_at).order_by(Row.name).limit(_MAX_LISTED)
+        query = select(Row.name, Row.is_private, Row.created_at).where(_IS_NAMED)
+        query = query.order_by(Row.name).limit(_MAX_LISTED)
         with self._database.connect() as connection:
             return [Namespace(*row) for row in connection.execute(query)]
 
     def set_private(self, name: str, is_private: bool) -> None:
         """Raises NameUnknown."""
         with self._database.write() as session:
-            change = update(Row).where(Row.name == name).values(is_private=is_private).returning(Row.id)
+            change = update(Row).where(Row.name == name, _IS_NAMED).values(is_private=is_private).returning(Row.id)
             if session.execute(change.execution_options(synchronize_session=False)).first() is None:
                 raise NameUnknown("no such namespace", name=name[:255])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -13,10 +14,13 @@ MAX_NAME: Final = 255  # clients refuse longer ones
 DEFAULT_HOST: Final = "registry.ollama.ai"
 DEFAULT_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
+HOLDING: Final = "_staged"  # begins as no component that somebody can ask for
+
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_HOLDING_NAME: Final = re.compile(rf"{HOLDING}/[0-9a-f]{{64}}")
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _MODEL_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -47,6 +51,20 @@ class RepositoryName:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HoldingName(RepositoryName):
+    """Where the blobs of one caller wait for a repository. No text of a request parses to it, and no list names it."""
+
+    def __post_init__(self) -> None:
+        if not _HOLDING_NAME.fullmatch(self.text):
+            raise NameInvalid("not a holding place", name=self.text[:MAX_NAME])
+
+    @classmethod
+    def of(cls, principal: str) -> HoldingName:
+        """The place of whoever is called so."""
+        return cls(f"{HOLDING}/{hashlib.sha256(principal.encode()).hexdigest()}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

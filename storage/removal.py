@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
+from storage.digest import Digest
 from storage.errors import ManifestUnknown
 from storage.models import Manifest, ManifestBlob, ManifestChild, Tag
 from storage.reference import Tag as TagName
@@ -23,6 +24,17 @@ def remove_tagged(session: Session, repository_id: int, tag: TagName) -> set[str
     first = session.execute(gone.execution_options(synchronize_session=False)).scalar_one_or_none()
     if first is None:
         raise ManifestUnknown("no such manifest or tag in this repository", reference=str(tag))
+    return _drop_unneeded(session, repository_id, first)
+
+
+def remove_untagged(session: Session, repository_id: int, digest: Digest) -> set[str]:
+    """Delete the manifest, and what it alone kept, unless something still names it; digests of the blobs listed."""
+    named = select(Manifest.id).where(Manifest.repository_id == repository_id, Manifest.digest == str(digest))
+    found = session.execute(named).scalar_one_or_none()
+    return _drop_unneeded(session, repository_id, found) if found is not None else set()
+
+
+def _drop_unneeded(session: Session, repository_id: int, first: int) -> set[str]:
     blobs, waiting, removed = set[str](), [first], 0
     while waiting and removed < _MAX_MANIFESTS:
         manifest_id = waiting.pop()

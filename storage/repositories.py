@@ -18,7 +18,7 @@ from storage.models import Manifest, Repository
 from storage.models import Tag as TagRow
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import RepositoryName, Tag
-from storage.removal import remove_tagged
+from storage.removal import remove_tagged, remove_untagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,14 @@ class Repositories(Lists):
         """
         with self._database.write() as session:
             return remove_tagged(session, require_repository(session, name), tag)
+
+    def remove_untagged(self, name: RepositoryName, digest: Digest) -> set[str]:
+        """Delete a manifest that no tag and no index names any more, and the manifests that it alone kept.
+
+        Digests of blobs that may now be reclaimed; none where it is still needed, or not there. Raises NameUnknown.
+        """
+        with self._database.write() as session:
+            return remove_untagged(session, require_repository(session, name), digest)
 
     def resolve_tag(self, name: RepositoryName, tag: Tag) -> Tag:
         """The tag as it is stored: exactly, else the only or first one that differs in case alone.

@@ -345,7 +345,8 @@ class Upload:
         if digest.algorithm not in digests:
             digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
         if digests[digest.algorithm] != digest:
-            raise DigestInvalid("the bytes have another digest", digest=str(digest), offset=row.offset)
+            told = {"digest": str(digest), "offset": row.offset, "received": str(digests[digest.algorithm])}
+            raise DigestInvalid("the bytes have another digest", **told)
         try:
             self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
         except StagedBusy:

@@ -135,6 +135,9 @@ class FilesystemDriver:
             # who made the file may have died before its name was durable
             yield _Writer(handle, file, self._uploads if at == 0 else None)
 
+    def staged_path(self, handle: str) -> Path | None:
+        return self._staged(handle)
+
     def read_staged(self, handle: str) -> BinaryIO:
         staged = self._staged(handle)
         with _refusals(handle):

@@ -75,6 +75,9 @@ class MemoryDriver:
             del staged[at:]
             yield _Writer(staged)
 
+    def staged_path(self, handle: str) -> Path | None:
+        return None
+
     def read_staged(self, handle: str) -> BinaryIO:
         staged = self._staged.get(handle)
         return BytesIO(self._bytes(handle) if staged is None else bytes(staged))

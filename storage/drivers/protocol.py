@@ -71,6 +71,9 @@ class Driver(Protocol):
         none does. So a writer that stood still, for however long, finds out before it does harm.
         """
 
+    def staged_path(self, handle: str) -> Path | None:
+        """The file that the staged bytes are to be in, for who writes it as a whole; None where there are no files."""
+
     def read_staged(self, handle: str) -> BinaryIO:
         """All staged bytes, published or not. Raises KeyUnknown."""
 

@@ -52,6 +52,27 @@ def test_the_last_tag_takes_the_manifest_along(store, name):
         store.repositories.get_manifest(name, digest)
 
 
+def test_a_manifest_that_lost_its_last_tag_can_be_removed(store, name):
+    old = push(store, name, Tag("v1"), b"weights")
+    push(store, name, Tag("v1"), b"others")
+
+    assert store.repositories.remove_untagged(name, old) == digests(CONFIG, b"weights")
+
+    with pytest.raises(ManifestUnknown):
+        store.repositories.get_manifest(name, old)
+
+
+def test_a_manifest_that_something_names_is_not_removed(store, name):
+    tagged, listed = push(store, name, Tag("v1"), b"weights"), push(store, name, None, b"child")
+    push_index(store, name, "all", listed)
+
+    for digest in (tagged, listed, Digest.of(b"absent")):
+        assert store.repositories.remove_untagged(name, digest) == set()
+
+    assert store.repositories.get_manifest(name, tagged)
+    assert store.repositories.get_manifest(name, listed)
+
+
 def test_a_manifest_with_another_tag_stays(store, name):
     push(store, name, Tag("v1"), b"weights")
     digest = push(store, name, Tag("v2"), b"weights")
