@@ -57,6 +57,8 @@ class What(StrEnum):
     DELETE_MANIFEST = "delete.manifest"
     DELETE_BLOB = "delete.blob"
     DELETE_MODEL = "delete.model"
+    PULL_MODEL = "pull.model"  # from another registry into this one
+    PUSH_MODEL = "push.model"  # from this one to another: what it holds is disclosed
     PULL = "pull"  # of what is private
     REFUSE = "refuse"
 

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 
-from registry.remotes.settings import ClientSettings
+from registry.remotes.errors import UrlInvalid
+from registry.remotes.settings import ClientSettings, RemoteSettings
+from storage.reference import DEFAULT_HOST
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -40,6 +42,9 @@ class Config:
     access: str = "keyed"
     allow_sparse: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    upstream: str = DEFAULT_HOST
+    allowed_hosts: tuple[str, ...] = ()  # host[:port] that pulls and pushes may reach wherever they lie
+    remote_tokens: tuple[str, ...] = ()  # SERVER=FILE
     workers: int = 2
     threads: int = 64
     memory_budget_bytes: int = 0
@@ -63,6 +68,12 @@ class Config:
     @property
     def keys_path(self) -> Path:
         return self.data_path / "keys"
+
+    @property
+    def remotes(self) -> RemoteSettings:
+        """How the server goes out; a quarter of a process's threads may be busy with that. Raises UrlInvalid."""
+        transfers = max(1, self.threads // 4)
+        return RemoteSettings.of(self.upstream, self.allowed_hosts, self.remote_tokens, self.keys_path, transfers)
 
     @property
     def is_loopback(self) -> bool:
@@ -121,6 +132,9 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
         access=_choice("TONNAGE_ACCESS", text("access", "keyed"), ("keyed", "open")),
         allow_sparse=_boolean(text("allow_sparse", "false")),
         trusted_proxies=_list(text("trusted_proxies")),
+        upstream=text("upstream", DEFAULT_HOST),
+        allowed_hosts=_list(text("allowed_hosts")),
+        remote_tokens=_list(text("remote_tokens")),
         workers=_count("TONNAGE_WORKERS", text("workers", "2"), least=1, most=256),
         threads=_count("TONNAGE_THREADS", text("threads", "64"), least=4, most=1024),
         memory_budget_bytes=parse_size("TONNAGE_MEMORY_BUDGET", text("memory_budget", "0")),
@@ -149,6 +163,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
     )
     if text("storage", "filesystem") != "filesystem":
         raise ConfigInvalid("TONNAGE_STORAGE: this version stores in the filesystem only; leave it unset")
+    _check_remotes(config)
     if config.external_url and not re.fullmatch(r"https?://[^/\s\"]+", config.external_url):
         raise ConfigInvalid("TONNAGE_EXTERNAL_URL must be http(s)://host[:port], without a path")
     if config.access == "open" and not config.is_loopback and "i_know" not in given:
@@ -156,6 +171,19 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
             "TONNAGE_ACCESS=open lets every stranger write; on a listener other than loopback it needs --i-know"
         )
     return config
+
+
+def _check_remotes(config: Config) -> None:
+    """Raises ConfigInvalid for what names no host, each setting judged by itself."""
+    for name, given in (
+        ("TONNAGE_UPSTREAM must be a host, host:port or http://host:port", {"upstream": config.upstream}),
+        ("TONNAGE_ALLOWED_HOSTS must be a list of host or host:port", {"allowed_hosts": config.allowed_hosts}),
+        ("TONNAGE_REMOTE_TOKENS must be a list of SERVER=FILE", {"remote_tokens": config.remote_tokens}),
+    ):
+        try:
+            _ = Config(data=config.data, **given).remotes
+        except UrlInvalid as error:
+            raise ConfigInvalid(f"{name}: {error}") from None
 
 
 def client_settings(environ: Mapping[str, str] | None = None) -> ClientSettings:

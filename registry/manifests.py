@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from threading import BoundedSemaphore
-
 from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, RequestURITooLarge
@@ -13,6 +10,7 @@ from auth.audit import What
 from registry.audit import record, record_push, records
 from registry.body import read_body
 from registry.conditions import is_current, tag_condition
+from registry.heavy import room_to_parse
 from registry.services import config, store
 from registry.urls import base_url
 from storage.digest import Digest
@@ -24,8 +22,6 @@ from storage.repositories import StoredManifest
 MANIFEST_MAX_BYTES = 4 * 2**20
 _TAGS_MAX = 100
 _TAG_LINES = 50
-_LARGE_BYTES = 256 * 2**10
-_LARGE = BoundedSemaphore(2)  # of a process at once: parsed, a manifest of 4 MiB can take a hundred times as much
 
 
 def known_reference(text: str) -> Tag | Digest:
@@ -62,7 +58,7 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     tags = _tag_parameters() if isinstance(target, Digest) else []
     raw = _manifest_body()
     before = records().trail.tagged(name, [*tags, *([target] if isinstance(target, Tag) else [])])
-    with _LARGE if len(raw) > _LARGE_BYTES else nullcontext():
+    with room_to_parse(raw):
         manifest = store().repositories.put_manifest(
             name,
             target,

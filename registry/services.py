@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import current_app
 
 from registry.config import Config
+from registry.remotes.service import Remotes
 from storage.store import Store
 
 
@@ -17,4 +18,10 @@ def store() -> Store:
 def config() -> Config:
     found = current_app.extensions["tonnage.config"]
     assert isinstance(found, Config)
+    return found
+
+
+def remotes() -> Remotes:
+    found = current_app.extensions["tonnage.remotes"]
+    assert isinstance(found, Remotes)
     return found

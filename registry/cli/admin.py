@@ -19,6 +19,8 @@ from auth.tokens import AccessTokens
 from registry.cli.audit import audit, time_text
 from registry.cli.serve import config_of, open_database, with_config
 from registry.cli.traces import leave
+from registry.remotes.identity import server_identity
+from registry.server import CannotServe, make_folders
 from storage.db import Database
 from storage.errors import StorageError
 from storage.namespaces import Namespaces
@@ -103,6 +105,20 @@ def add_key(namespace_name: str, pubkey: str, role: str, **flags: object) -> Non
         leave(database, what, namespace=namespace_name, reference=public.fingerprint, detail=role)
         refused.forget(public.fingerprint)
     click.echo(f"{public.fingerprint} may {role} in {namespace_name}")
+
+
+@key.command("show")
+@with_config
+def show_own_key(**flags: object) -> None:
+    """Print this server's own public key: what other registries let in for its pulls and pushes."""
+    config = config_of(**flags)
+    try:
+        make_folders(config)
+        click.echo(server_identity(config.keys_path).public.line)
+    except (AuthError, CannotServe) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot use the keys in {config.keys_path}: {error.strerror}") from error
 
 
 @key.command("list")

@@ -24,8 +24,14 @@ _FINAL_5XX = {501, 505, 507}  # not implemented, HTTP version, no space left: th
 
 def failure(reply: Reply, what: str) -> RemoteError:
     """The error for a status that is not what `what` (e.g. "blob sha256:…") should be answered with."""
-    where, status = Origin.of(reply.url), reply.status
     code, words = _read(reply)
+    error = _kind(reply, what, code, words)
+    error.status, error.words = reply.status, words
+    return error
+
+
+def _kind(reply: Reply, what: str, code: str, words: str) -> RemoteError:
+    where, status = Origin.of(reply.url), reply.status
     line = f"{where} answered {status} for {what}" + (f": {words}" if words else "")
     if status in {408, 429} or (status >= 500 and status not in _FINAL_5XX):
         return ServerBusy(line, _retry_after(reply))

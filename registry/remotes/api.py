@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from registry.remotes.answers import failure
 from registry.remotes.errors import AnswerInvalid, RemoteError
 from registry.remotes.http import Origin, Outbound, Reply
 from registry.remotes.text import one_line
+from storage.digest import Digest
 
 _MAX_ANSWER: Final = 64 * 1024 * 1024
 _MAX_LINE: Final = 8_000_000  # the limit that other clients of this API have
@@ -35,10 +36,29 @@ class Api:
             raise AnswerInvalid(f"{self.home} answered {path} without a list of models")
         return [model for model in models if isinstance(model, dict)]
 
-    def show(self, model: str) -> dict[str, Any]:
+    def show(self, model: str, *, verbose: bool = False) -> dict[str, Any]:
         """Raises NotFound."""
-        with self._post("/api/show", {"model": model}) as reply:
+        with self._post("/api/show", {"model": model, "verbose": verbose}) as reply:
             return self._json(reply, f"model {one_line(model)}")
+
+    def unload(self, model: str) -> None:
+        """As soon as nobody uses it. Raises NotFound."""
+        with self._post("/api/generate", {"model": model, "keep_alive": "0s"}) as reply:
+            self._json(reply, f"model {one_line(model)}")
+
+    def embed(self, model: str, text: str, options: dict[str, Any]) -> list[Any]:
+        """The vector of `text`. Raises RemoteError."""
+        with self._post("/api/embed", {"model": model, "input": text, **options}) as reply:
+            vectors = self._json(reply, f"model {one_line(model)}").get("embeddings")
+        if not isinstance(vectors, list) or len(vectors) != 1 or not isinstance(vectors[0], list):
+            raise AnswerInvalid(f"{self.home} answered /api/embed without a vector")
+        return vectors[0]
+
+    def copy(self, source: str, destination: str) -> None:
+        """Raises NotFound."""
+        with self._post("/api/copy", {"source": source, "destination": destination}) as reply:
+            if reply.status != 200:
+                raise failure(reply, f"model {one_line(source)}")
 
     def delete(self, model: str, *, now: bool) -> None:
         """now: give its space back at once, not at the next sweep. Raises RemoteError."""
@@ -47,6 +67,24 @@ class Api:
         with self._http.request("DELETE", f"{self.home}/api/delete", headers=headers, body=body) as reply:
             if reply.status != 200:
                 raise failure(reply, f"model {one_line(model)}")
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Raises RemoteError."""
+        with self._http.request("HEAD", f"{self.home}/api/blobs/{digest}", headers=self._headers) as reply:
+            if reply.status not in {200, 404}:
+                raise failure(reply, f"blob {digest}")
+            return reply.status == 200
+
+    def send_blob(self, digest: Digest, size: int, pieces: Callable[[], Iterable[bytes]]) -> None:
+        """`pieces` are the whole blob, from its start whenever they are asked for. Raises RemoteError."""
+        url, headers = f"{self.home}/api/blobs/{digest}", {**self._headers, "Content-Type": "application/octet-stream"}
+        with self._http.request("POST", url, headers=headers, body=pieces, length=size, read_s=_ANSWER_S) as reply:
+            if reply.status not in {200, 201}:
+                raise failure(reply, f"blob {digest}")
+
+    def abort(self) -> None:
+        """Cut every request under way, from any thread; for good."""
+        self._http.abort()
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The objects of a streamed answer; closing the iterator ends the request. Raises RemoteError."""

@@ -12,14 +12,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 from auth.keys import PrivateKey, sign_token_request, token_request_url
 from registry.remotes.answers import failure, server_words
 from registry.remotes.challenge import Challenge, merged_scope, parse_challenge
-from registry.remotes.errors import AnswerInvalid, RealmRefused, Unauthorized
+from registry.remotes.errors import AnswerInvalid, RealmRefused, RemoteError, RequestRefused, Unauthorized
 from registry.remotes.http import Body, Origin, Outbound, Reply
 
 MAX_TOKEN_ANSWER: Final = 256 * 1024
@@ -53,13 +54,22 @@ class Authenticator:
         key: PrivateKey | None = None,
         token: str | None = None,
         clock: Callable[[], float] = time.time,
+        trusts: Callable[[str, int], bool] = lambda host, port: False,
     ) -> None:
+        """trusts: whether a token server (host, port) apart from the registry may see what we prove us by."""
         self._http = http
+        self._trusts = trusts
         self._key = key
         self._basic = _basic(token) if token else None
         self._clock = clock
         self._tokens: dict[tuple[Origin, str], _Cached] = {}
         self._lock = threading.Lock()
+
+    def over(self, http: Outbound) -> Self:
+        """The same, with the same tokens, through another client."""
+        twin = copy(self)
+        twin._http = http
+        return twin
 
     def request(
         self,
@@ -106,7 +116,7 @@ class Authenticator:
         """The Authorization value that the challenge asks for, remembered for `home` and `scope`."""
         if challenge.scheme == "basic":
             if self._basic is None:
-                raise Unauthorized(f"{home} wants a user name and a password; put USER:PASSWORD in a --token-file")
+                raise Unauthorized(f"{home} wants a user name and a password; put USER:PASSWORD in a token file")
             cached = _Cached(self._basic, float("inf"), challenge)
         else:
             cached = self._fetch(home, scope, challenge)
@@ -117,35 +127,43 @@ class Authenticator:
         return cached.authorization
 
     def _fetch(self, home: Origin, scope: str, challenge: Challenge) -> _Cached:
-        check_realm(home, challenge.realm)
-        url, headers = self._token_request(challenge, merged_scope(scope, challenge.scope))
+        check_realm(home, challenge.realm, self._trusts)
+        scope = merged_scope(scope, challenge.scope)
+        try:
+            raw = self._ask(home, *self._token_request(challenge, scope))
+        except (Unauthorized, RequestRefused) as first:
+            # Registries that know no such keys take ours for a wrong password; what is public needs none.
+            if self._key is None or self._basic is not None or not is_reading(scope):
+                raise
+            try:
+                raw = self._ask(home, _plain_request(challenge, scope), {})
+            except RemoteError:
+                raise first from None
+        token, life_s = parse_token(raw, home)
+        return _Cached(f"Bearer {token}", self._clock() + max(life_s - _MARGIN_S, _MARGIN_S), challenge)
+
+    def _ask(self, home: Origin, url: str, headers: dict[str, str]) -> bytes:
+        """The answer of the token server. Raises Unauthorized, RemoteError."""
         # Never redirected: a signature covers this very URL, and a password is for this host only.
         with self._http.request("GET", url, headers=headers, follow=False) as reply:
             if reply.status in {401, 403}:
                 raise self._refused(reply, home)
             if reply.status != 200:
                 raise failure(reply, "a token")
-            raw = reply.read(MAX_TOKEN_ANSWER)
-        token, life_s = parse_token(raw, home)
-        return _Cached(f"Bearer {token}", self._clock() + max(life_s - _MARGIN_S, _MARGIN_S), challenge)
+            return reply.read(MAX_TOKEN_ANSWER)
 
     def _token_request(self, challenge: Challenge, scope: str) -> tuple[str, dict[str, str]]:
         if self._key is not None and self._basic is None:
             nonce = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
             url = token_request_url(challenge.realm, challenge.service, scope, int(self._clock()), nonce)
             return url, {"Authorization": sign_token_request(self._key, url)}
-        asked = [("scope", each) for each in scope.split()]
-        if challenge.service:
-            asked.insert(0, ("service", challenge.service))
-        joint = "&" if urlsplit(challenge.realm).query else "?"
-        url = f"{challenge.realm}{joint}{urlencode(asked)}" if asked else challenge.realm
-        return url, {"Authorization": self._basic} if self._basic else {}
+        return _plain_request(challenge, scope), {"Authorization": self._basic} if self._basic else {}
 
     def _refused(self, reply: Reply, home: Origin) -> Unauthorized:
         words = server_words(reply)
         line = f"{home} refuses access" + (f": {words}" if words else "")
         if self._basic is not None:
-            return Unauthorized(f"{line}; check the token in --token-file, its scopes and its namespaces")
+            return Unauthorized(f"{line}; check the token, its scopes and its namespaces")
         if self._key is None:
             return Unauthorized(f"{line}; give a key with --key or a token with --token-file")
         if self._key.public.fingerprint in line:
@@ -156,14 +174,32 @@ class Authenticator:
         )
 
 
-def check_realm(home: Origin, realm: str) -> None:
-    """Raises RealmRefused unless the token server is the registry itself: same host and port, and not less secure."""
+def is_reading(scope: str) -> bool:
+    """Whether the scopes cover no more than pulling."""
+    return all(each.rpartition(":")[2] == "pull" for each in scope.split())
+
+
+def _plain_request(challenge: Challenge, scope: str) -> str:
+    """The URL that asks for a token without proving anything."""
+    asked = [("scope", each) for each in scope.split()]
+    if challenge.service:
+        asked.insert(0, ("service", challenge.service))
+    joint = "&" if urlsplit(challenge.realm).query else "?"
+    return f"{challenge.realm}{joint}{urlencode(asked)}" if asked else challenge.realm
+
+
+def check_realm(home: Origin, realm: str, trusts: Callable[[str, int], bool] = lambda host, port: False) -> None:
+    """Raises RealmRefused unless the token server is the registry itself, same host and port, and not less secure.
+
+    trusts: other token servers (host, port) that the operator named; those are spoken to by https only.
+    """
     origin = Origin.of(realm) if realm else None
     if origin is None:
         raise AnswerInvalid(f"{home} asks for a token but does not say where to get one")
     is_same = (origin.host, origin.port) == (home.host, home.port)
     is_known = KNOWN_REALMS.get(home.host) == origin.host and origin.scheme == "https" and origin.port == 443
-    if not (is_same or is_known):
+    is_trusted = origin.scheme == "https" and trusts(origin.host, origin.port)
+    if not (is_same or is_known or is_trusted):
         raise RealmRefused(
             f"{home} sends us to {origin} for a token; credentials go to the registry's own address only"
         )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from registry.remotes.answers import failure
 from registry.remotes.credentials import Authenticator
 from registry.remotes.errors import AnswerInvalid, DigestMismatch, RangeRefused
-from registry.remotes.http import Body, Origin, Reply, admit_hop
+from registry.remotes.http import Body, Origin, Outbound, Reply, admit_hop
+from registry.remotes.places import RemotePath
 from storage.digest import Digest
 from storage.errors import DigestInvalid
 from storage.reference import RepositoryName, Tag
@@ -51,6 +53,9 @@ class BlobBody:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._reply.close()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -61,12 +66,18 @@ class RemoteRepository:
     """`repository` at the registry `server` (a URL without a path). With `is_pushing`, tokens for writing are asked."""
 
     def __init__(
-        self, auth: Authenticator, server: str, repository: RepositoryName, *, is_pushing: bool = False
+        self, auth: Authenticator, server: str, repository: RepositoryName | RemotePath, *, is_pushing: bool = False
     ) -> None:
         self._auth = auth
         self.home = Origin.of(server)
         self.repository = repository
         self._scope = f"repository:{repository}:{'pull,push' if is_pushing else 'pull'}"
+
+    def over(self, http: Outbound) -> Self:
+        """The same repository through another client, whose connections end with that one."""
+        twin = copy(self)
+        twin._auth = self._auth.over(http)
+        return twin
 
     def url(self, path: str) -> str:
         return f"{self.home}/v2/{self.repository}/{path}"

@@ -8,6 +8,8 @@ class RemoteError(Exception):
 
     is_transient = False  # would the same request, a little later, have a fair chance?
     patience = 6  # attempts without progress before giving up, for a transient error
+    status: int | None = None  # of the answer that says so, if one does
+    words = ""  # the server's own, one printable line
 
 
 class UrlInvalid(RemoteError):

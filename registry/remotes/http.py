@@ -26,6 +26,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from registry.remotes.connections import Live, pools_within
 from registry.remotes.errors import (
     AnswerInvalid,
     ConnectionCut,
@@ -36,6 +37,8 @@ from registry.remotes.errors import (
     Unreachable,
     UrlInvalid,
 )
+from registry.remotes.hosts import DEFAULT_PORTS, parse_authority
+from registry.remotes.reach import Reach
 
 USER_AGENT = "tonnage/0.1"
 MAX_REDIRECTS = 8
@@ -45,7 +48,6 @@ READ_BYTES = 256 * 1024
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEP_BODY = {307, 308}
-_PORTS = {"http": 80, "https": 443}
 
 Body = bytes | Callable[[], Iterable[bytes]]  # a callable, because a redirect or a new token sends the body again
 
@@ -65,19 +67,19 @@ class Origin:
             raise UrlInvalid("not a URL: too long, or with characters that a URL cannot have")
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
         except ValueError:
             raise UrlInvalid(f"not a URL: {url[:200]}") from None
-        if parts.scheme not in _PORTS or not host:
+        if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
             raise UrlInvalid(f"{url[:200]} is no URL; write http://HOST:PORT or https://HOST:PORT")
-        if parts.username is not None or parts.password is not None:
+        if "@" in parts.netloc:
             raise UrlInvalid("a URL must not carry a user name or password; use --token-file")
-        return cls(parts.scheme, host.lower(), port if port is not None else _PORTS[parts.scheme])
+        host, port = parse_authority(parts.netloc)
+        return cls(parts.scheme, host, port if port is not None else DEFAULT_PORTS[parts.scheme])
 
     @property
     def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
@@ -171,7 +173,9 @@ class Outbound:
         read_s: float = 60.0,
         ca_file: Path | None = None,
         verify_tls: bool = True,
+        reach: Reach | None = None,
     ) -> None:
+        """reach: where connections may go to; None is anywhere, for whoever runs a command by themselves."""
         # connect_s is also the time a 64 KiB piece of a body may take to leave: urllib3 sets one time-out for both.
         self._times = (connect_s, read_s)
         self._user_agent = user_agent
@@ -182,6 +186,8 @@ class Outbound:
             cert_reqs="CERT_REQUIRED" if verify_tls else "CERT_NONE",
             ca_certs=str(ca_file) if ca_file else None,
         )
+        self._live = Live()
+        self._pool.pool_classes_by_scheme = pools_within(reach, self._live)
         if not verify_tls:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the command has said it in its words
 
@@ -221,13 +227,25 @@ class Outbound:
                 sent.pop("Authorization", None)
         raise RedirectRefused(f"{start} redirects more than {MAX_REDIRECTS} times")
 
+    def abort(self) -> None:
+        """Cut every connection, from any thread; whoever waits for one gets ConnectionCut. For good."""
+        self._live.cut()
+
+    def close(self) -> None:
+        """Let go of idle connections."""
+        self._pool.clear()
+
     def _send(self, method: str, url: str, headers: dict[str, str], body: Body | None, read_s: float | None) -> Reply:
         connect, read = self._times
+        origin, parts = Origin.of(url), urlsplit(url)
         try:
-            response = self._pool.urlopen(
+            # By parts that are read already: a second parser might see another host in the same text.
+            pool = self._pool.connection_from_host(origin.host, origin.port, origin.scheme)
+            response = pool.urlopen(
                 method,
-                url,
+                f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
                 redirect=False,
+                assert_same_host=False,
                 headers=headers,
                 body=body if body is None or isinstance(body, bytes) else body(),
                 timeout=urllib3.Timeout(connect=connect, read=read_s or read),

@@ -35,6 +35,7 @@ class LocalBlob:
     size: int
     data: bytes | None = None
     path: Path | None = None
+    mount_from: str = ""
 
     def part(self, start: int, length: int) -> Iterator[bytes]:
         """Bytes `start` to `start + length`, in pieces. Raises LocalFileUnfit when the file has become shorter."""
@@ -136,6 +137,11 @@ def _header(path: Path) -> Header:
 
 def _weights(path: Path, hashed: Callable[[int], None]) -> LocalBlob:
     _header(path)  # before minutes of hashing
+    return local_blob(path, _LAYER + "model", hashed)
+
+
+def local_blob(path: Path, media_type: str, hashed: Callable[[int], None]) -> LocalBlob:
+    """A file as it is; `hashed` hears how far its hashing is. Raises LocalFileUnfit."""
     hasher, size = hashlib.sha256(), 0
     try:
         with path.open("rb", buffering=0) as file:
@@ -145,7 +151,7 @@ def _weights(path: Path, hashed: Callable[[int], None]) -> LocalBlob:
                 hashed(size)
     except OSError as error:
         raise LocalFileUnfit(f"cannot read {path}: {error.strerror}") from error
-    return LocalBlob(_LAYER + "model", Digest("sha256", hasher.hexdigest()), size, path=path)
+    return LocalBlob(media_type, Digest("sha256", hasher.hexdigest()), size, path=path)
 
 
 def _text_layer(kind: str, data: bytes) -> LocalBlob:

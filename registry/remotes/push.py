@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import (
@@ -13,11 +15,11 @@ from registry.remotes.errors import (
     RemoteError,
     RequestRefused,
 )
-from registry.remotes.package import LocalBlob, Package
+from registry.remotes.package import Package
 from registry.remotes.progress import Bar, Progress
 from registry.remotes.retry import Retry
 from registry.remotes.uploads import (
-    UploadNotes,
+    Notes,
     UploadSession,
     cancel_upload,
     complete_upload,
@@ -25,17 +27,42 @@ from registry.remotes.uploads import (
     send_part,
     start_upload,
 )
+from storage.digest import Digest
 from storage.reference import Tag
 
 _MAX_RESTARTS = 2  # sessions that end in other bytes than ours; once may be a stale session, twice is not
+
+
+class Source(Protocol):
+    """Bytes to push, wherever they lie."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mount_from(self) -> str:
+        """The repository there that may have the blob already, "" for none that we know."""
+
+    def part(self, start: int, length: int) -> Iterator[bytes]:
+        """Those bytes, in pieces. Raises LocalFileUnfit when they cannot be read."""
 
 
 class Push:
     """One push to `remote`, taken up again after cuts and, through `notes`, after the end of this process."""
 
     def __init__(
-        self, remote: RemoteRepository, notes: UploadNotes, progress: Progress, *, first_pause_s: float = 0.5
+        self,
+        remote: RemoteRepository,
+        notes: Notes,
+        progress: Progress,
+        *,
+        first_pause_s: float = 0.5,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._remote = remote
         self._notes = notes
         self._progress = progress
@@ -45,15 +72,19 @@ class Push:
         """Raises RemoteError; a later push goes on where this one stopped."""
         for blob in (*package.layers, package.config):
             self.push_blob(blob)
+        self.push_manifest(tag, package.manifest, package.media_type)
+
+    def push_manifest(self, tag: Tag, raw: bytes, media_type: str) -> None:
+        """The last step: what makes the blobs a model."""
         retry = self._retry()
         while True:
             try:
-                self._remote.put_manifest(tag, package.manifest, package.media_type)
+                self._remote.put_manifest(tag, raw, media_type)
                 return
             except RemoteError as error:
                 retry.pause(error)
 
-    def push_blob(self, blob: LocalBlob) -> None:
+    def push_blob(self, blob: Source) -> None:
         """Bring one blob over, whatever it takes within the bounds of `Retry`."""
         bar = self._progress.bar(f"pushing {blob.digest.encoded[:12]}", blob.size)
         retry, restarts = self._retry(), 0
@@ -78,7 +109,7 @@ class Push:
         finally:
             bar.close()
 
-    def _attempt(self, blob: LocalBlob, bar: Bar, retry: Retry) -> None:
+    def _attempt(self, blob: Source, bar: Bar, retry: Retry) -> None:
         """From wherever the registry stands to the committed blob."""
         held = self._remote.blob_size(blob.digest)
         if held is not None:
@@ -99,7 +130,7 @@ class Push:
                 f"{self._remote.home} got other bytes than {blob.digest}; did the file change?"
             ) from error
 
-    def _session(self, blob: LocalBlob) -> UploadSession | None:
+    def _session(self, blob: Source) -> UploadSession | None:
         """The session noted earlier, with the registry's offset, or a new one; None if the blob is there already."""
         noted = self._notes.load(self._remote, blob.digest)
         session = resume_upload(self._remote, noted) if noted else None
@@ -107,12 +138,12 @@ class Push:
             cancel_upload(self._remote, session)
             session = None
         if session is None:
-            session = start_upload(self._remote, blob.digest)
+            session = start_upload(self._remote, blob.digest, mount_from=blob.mount_from)
         if session is not None:
             self._notes.save(self._remote, blob.digest, session.url)
         return session
 
-    def _send(self, session: UploadSession, blob: LocalBlob, bar: Bar, retry: Retry) -> None:
+    def _send(self, session: UploadSession, blob: Source, bar: Bar, retry: Retry) -> None:
         def watched(start: int, length: int) -> Iterator[bytes]:
             for piece in blob.part(start, length):
                 yield piece
@@ -133,7 +164,7 @@ class Push:
             self._notes.save(self._remote, blob.digest, session.url)
 
     def _retry(self) -> Retry:
-        return Retry(first_s=self._first_pause_s, tell=self._progress.say)
+        return Retry(first_s=self._first_pause_s, sleep=self._sleep, tell=self._progress.say)
 
 
 class _Moved(RemoteError):

@@ -21,7 +21,10 @@ class Retry:
         first_s: float = 0.5,
         sleep: Callable[[float], None] = time.sleep,
         tell: Callable[[str], None] = lambda line: None,
+        patience: int = 1_000,
     ) -> None:
+        """patience: at most so many attempts, however many the error would have."""
+        self._patience = patience
         self._first_s = first_s
         self._sleep = sleep
         self._tell = tell
@@ -37,7 +40,7 @@ class Retry:
     def pause(self, error: RemoteError) -> None:
         """Wait before the next attempt, or raise `error` if there is to be none."""
         self._failures += 1
-        if not error.is_transient or self._failures >= error.patience:
+        if not error.is_transient or self._failures >= min(error.patience, self._patience):
             raise error
         seconds = self._first_s * 2 ** (self._failures - 1) * random.uniform(0.5, 1.5)  # noqa: S311  # not a secret
         if isinstance(error, ServerBusy) and error.retry_after_s is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from registry.remotes.answers import failure, session_offset
@@ -41,9 +41,13 @@ class UploadSession:
     part_bytes: int = PART_BYTES
 
 
-def start_upload(remote: RemoteRepository, digest: Digest) -> UploadSession | None:
-    """A new session; None when the registry turns out to have the blob."""
-    url = remote.url("blobs/uploads/")
+def start_upload(remote: RemoteRepository, digest: Digest, *, mount_from: str = "") -> UploadSession | None:
+    """A new session; None when the registry has the blob, or takes it from its repository `mount_from`.
+
+    Spec: "Mounting a blob from another repository".
+    """
+    mount = f"?{urlencode({'from': mount_from, 'mount': str(digest)})}" if mount_from else ""
+    url = remote.url(f"blobs/uploads/{mount}")
     with remote.call("POST", url, body=b"", headers={"Content-Type": _OCTETS}) as reply:
         if reply.status == 201:
             return None
@@ -141,6 +145,33 @@ def _next_url(reply: Reply, current: str | None) -> str:
     if not location and current is None:
         raise AnswerInvalid(f"{Origin.of(reply.url)} opened an upload without a Location")
     return admit_hop(reply.url, location) if location else str(current)
+
+
+class Notes(Protocol):
+    """What is remembered of uploads that may be taken up again."""
+
+    def load(self, remote: RemoteRepository, digest: Digest) -> str | None:
+        """The noted session URL, None when there is none to go on with."""
+
+    def save(self, remote: RemoteRepository, digest: Digest, url: str) -> None: ...
+
+    def forget(self, remote: RemoteRepository, digest: Digest) -> None: ...
+
+
+class PassingNotes:
+    """Notes for one push, gone with it."""
+
+    def __init__(self) -> None:
+        self._urls: dict[Digest, str] = {}
+
+    def load(self, remote: RemoteRepository, digest: Digest) -> str | None:
+        return self._urls.get(digest)
+
+    def save(self, remote: RemoteRepository, digest: Digest, url: str) -> None:
+        self._urls[digest] = url
+
+    def forget(self, remote: RemoteRepository, digest: Digest) -> None:
+        self._urls.pop(digest, None)
 
 
 class UploadNotes:

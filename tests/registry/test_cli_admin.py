@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from auth.keys import PrivateKey
+from registry.remotes.identity import server_identity
 from tests.client import Client
 from tests.server import ROOT, Server
 
@@ -50,6 +52,34 @@ def test_namespaces_are_private_until_told_otherwise(operator: Operator) -> None
     operator.does("namespace", "set", "acme", "--public")
 
     assert operator.does("namespace", "list").splitlines() == ["acme\tpublic", "open\tpublic"]
+
+
+def test_the_servers_own_key_is_made_once_and_shown(operator: Operator) -> None:
+    line = operator.does("key", "show")
+
+    assert operator.does("key", "show") == line
+    path = operator.data / "keys" / "id_ed25519"
+    assert PrivateKey.load(path).public.line == line.strip()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_processes_that_need_the_servers_key_at_once_all_get_the_same(tmp_path: Path) -> None:
+    keys: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def ask() -> None:
+        barrier.wait()
+        keys.append(server_identity(tmp_path / "keys").public.line)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["id_ed25519", "id_ed25519.pub"]
 
 
 def test_a_key_is_added_listed_and_removed(operator: Operator, tmp_path: Path) -> None:

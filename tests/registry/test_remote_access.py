@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from auth.keys import PrivateKey
+from registry.remotes import fetch
 from registry.remotes.answers import session_offset
 from registry.remotes.challenge import Challenge, merged_scope, parse_challenge
 from registry.remotes.credentials import Authenticator, check_realm, parse_token
@@ -21,14 +22,19 @@ from registry.remotes.errors import (
     Forbidden,
     RealmRefused,
     RedirectRefused,
+    Stalled,
     TlsRefused,
     Unauthorized,
     Unreachable,
     UrlInvalid,
 )
+from registry.remotes.hosts import NamedHost
 from registry.remotes.http import Origin, Outbound, admit_hop
+from registry.remotes.jobs import Job
+from registry.remotes.reach import Reach
 from registry.remotes.text import one_line
 from storage.digest import Digest
+from storage.manifest import Descriptor
 from storage.reference import RepositoryName
 from tests.faulty_registry import Fault, faulty_registry
 
@@ -94,6 +100,18 @@ def test_a_registry_that_never_accepts_its_own_tokens_is_given_up():
 
         assert registry.count("HEAD") == 2
         assert len(registry.token_requests) == 1
+
+
+@pytest.mark.parametrize("is_pushing", [False, True])
+def test_where_our_key_means_nothing_what_is_public_is_read_without_it(is_pushing):
+    with faulty_registry(keys={"another"}, is_public=True) as registry:
+        remote = repository(registry, is_pushing=is_pushing, key=PrivateKey.generate())
+
+        if is_pushing:
+            with pytest.raises(Unauthorized):
+                remote.blob_size(ABSENT)
+        else:
+            assert remote.blob_size(ABSENT) is None
 
 
 def test_a_403_with_a_token_ends_it():
@@ -289,6 +307,66 @@ def answering(*pieces: bytes):
     thread.join(5)
 
 
+@contextmanager
+def dripping(start: bytes, drop: bytes, pause_s: float = 0.02):
+    """A server that begins to answer, and then never ends but says a little now and then."""
+    listener, is_over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+    listener.settimeout(0.1)
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(start)
+            while not is_over.wait(pause_s):
+                connection.sendall(drop)
+
+    def accept() -> None:
+        with listener:
+            while not is_over.is_set():
+                with suppress(TimeoutError):
+                    threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    is_over.set()
+    thread.join(5)
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_the_head_of_an_answer_cannot_come_in_drips(start):
+    with dripping(start, b"x") as url, pytest.raises(Stalled):
+        Outbound(connect_s=2, read_s=0.5).request("GET", url)
+
+
+def test_a_blob_cannot_come_in_drips(monkeypatch):
+    monkeypatch.setattr(fetch, "PACE_WINDOW_S", 0.3)
+    blob = Descriptor("a/b", ABSENT, 1_000_000)
+    with dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x") as url:
+        remote = RemoteRepository(Authenticator(Outbound(connect_s=2, read_s=2)), url, RepositoryName("a/m"))
+        session, job = SimpleNamespace(offset=0), Job(lambda job: None)
+        with fetch.Incoming(remote, blob, session, job) as incoming:
+            assert 0 < len(incoming.read(1_000_000)) < 400  # what came is kept
+
+            with pytest.raises(Stalled):
+                incoming.read(1_000_000)
+
+
+def test_all_connections_of_a_client_can_be_cut_at_once():
+    http = Outbound(connect_s=2, read_s=30)
+    with dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x") as url:
+        with http.request("GET", url) as reply:
+            pieces = reply.stream()
+            next(pieces)
+
+            http.abort()
+
+            with pytest.raises(ConnectionCut):
+                list(pieces)
+        with pytest.raises(ConnectionCut):
+            http.request("GET", url)
+
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -357,6 +435,20 @@ def test_a_certificate_of_nobody_is_refused(tls_server):
 def test_a_certificate_of_a_named_authority_is_accepted(tls_server):
     with Outbound(connect_s=2, ca_file=tls_server.ca).request("GET", tls_server.url) as reply:
         assert reply.status == 501
+
+
+@pytest.mark.parametrize(("host", "is_fine"), [("localhost", True), ("other.test", False)])
+def test_a_certificate_is_for_the_name_that_was_asked_for_wherever_that_lies(tls_server, host, is_fine):
+    port = Origin.of(tls_server.url).port
+    reach = Reach((NamedHost(host, port),), lambda host, port: ["127.0.0.1"])
+    http, url = Outbound(connect_s=2, ca_file=tls_server.ca, reach=reach), f"https://{host}:{port}/"
+
+    if is_fine:
+        with http.request("GET", url) as reply:
+            assert reply.status == 501
+    else:
+        with pytest.raises(TlsRefused):
+            http.request("GET", url)
 
 
 def test_https_to_a_plain_server_says_so():

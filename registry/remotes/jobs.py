@@ -1,0 +1,122 @@
+"""Work in threads of their own, watched by requests: how far it is, how it ended, and how to end it early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from registry.remotes.errors import RemoteError
+
+T = TypeVar("T")
+
+
+class Cancelled(RemoteError):
+    """Nobody waits for the work any more."""
+
+
+class Job(Generic[T]):
+    """`work`, told of this job, in a thread of its own. `completed`: how many bytes of it are done."""
+
+    def __init__(self, work: Callable[[Job[T]], T], *, abort: Callable[[], None] = lambda: None) -> None:
+        """abort: ends whatever the work may wait for; called once, by `cancel`."""
+        self._work = work
+        self._abort = abort
+        self._ended, self._cancelled = threading.Event(), threading.Event()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.completed = 0
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="transfer", daemon=True).start()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, after at most so long."""
+        return self._ended.wait(seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    def result(self) -> T:
+        """What the work, which has ended, returned. Raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # set unless there is an error
+
+    def cancel(self) -> None:
+        """Ask it to end, unless it has, and cut its connections. Returns at once; the thread may take a moment."""
+        if not (self._ended.is_set() or self._cancelled.is_set()):
+            self._cancelled.set()
+            self._abort()
+
+    def check(self) -> None:
+        """For the work itself, now and then. Raises Cancelled."""
+        if self._cancelled.is_set():
+            raise Cancelled("the transfer was given up")
+
+    def sleep(self, seconds: float) -> None:
+        """For the work itself. Raises Cancelled as soon as it is."""
+        self._cancelled.wait(seconds)
+        self.check()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work(self)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+
+@contextmanager
+def started(job: Job[T]) -> Iterator[Job[T]]:
+    """The job at work, for one watcher; leaving the block ends it."""
+    job.start()
+    try:
+        yield job
+    finally:
+        job.cancel()
+
+
+@dataclass(slots=True)
+class _Shared:
+    job: Job[None]
+    watchers: int = 0
+
+
+class Jobs:
+    """Jobs of this process by what they do: whoever wants the same joins in, and the last to leave ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: dict[Hashable, _Shared] = {}
+
+    @contextmanager
+    def joined(self, key: Hashable, make: Callable[[], Job[None]]) -> Iterator[Job[None]]:
+        """The job under way for `key`, or a new one, started."""
+        shared = self._join(key, make)
+        try:
+            yield shared.job
+        finally:
+            self._leave(key, shared)
+
+    def _join(self, key: Hashable, make: Callable[[], Job[Any]]) -> _Shared:
+        with self._lock:
+            shared = self._shared.get(key)
+            if shared is None or shared.job.has_ended:
+                shared = self._shared[key] = _Shared(make())
+                shared.job.start()
+            shared.watchers += 1
+            return shared
+
+    def _leave(self, key: Hashable, shared: _Shared) -> None:
+        with self._lock:
+            shared.watchers -= 1
+            is_last = shared.watchers == 0
+            if is_last and self._shared.get(key) is shared:
+                del self._shared[key]
+        if is_last:
+            shared.job.cancel()

@@ -1,0 +1,76 @@
+"""Work that several requests watch: shared while anybody waits, ended when nobody does."""
+
+import threading
+
+import pytest
+
+from registry.remotes.jobs import Cancelled, Job, Jobs, started
+
+WAIT_S = 5
+
+
+class Work:
+    """Waits until it is let go, or cancelled; counts how often it was begun."""
+
+    def __init__(self) -> None:
+        self.begun, self.aborted = 0, threading.Event()
+        self.cancelled = threading.Event()
+
+    def job(self) -> Job[None]:
+        return Job(self._run, abort=self.aborted.set)
+
+    def _run(self, job: Job[None]) -> None:
+        self.begun += 1
+        try:
+            job.sleep(WAIT_S * 10)
+        except Cancelled:
+            self.cancelled.set()
+            raise
+
+
+def test_two_that_want_the_same_share_one_job_and_the_last_ends_it():
+    jobs, work = Jobs(), Work()
+
+    with jobs.joined("a", work.job) as first:
+        with jobs.joined("a", work.job) as second:
+            assert first is second
+        assert not first.wait(0)
+    assert work.cancelled.wait(WAIT_S)
+    assert work.aborted.is_set()
+    assert work.begun == 1
+
+
+def test_other_work_is_another_job():
+    jobs, work = Jobs(), Work()
+
+    with jobs.joined("a", work.job) as first, jobs.joined("b", work.job) as second:
+        assert first is not second
+
+
+def test_work_that_has_ended_begins_anew_for_the_next():
+    jobs, runs = Jobs(), []
+
+    for _ in range(2):
+        with jobs.joined("a", lambda: Job(lambda job: runs.append(1))) as job:
+            assert job.wait(WAIT_S)
+
+    assert len(runs) == 2
+
+
+def test_who_watches_gets_what_the_work_raised():
+    def fail(job):
+        raise ValueError("no")
+
+    with started(Job(fail)) as job:
+        assert job.wait(WAIT_S)
+        with pytest.raises(ValueError, match="no"):
+            job.result()
+
+
+def test_work_that_has_ended_cuts_nothing():
+    work = Work()
+    with started(Job(lambda job: 7, abort=work.aborted.set)) as job:
+        assert job.wait(WAIT_S)
+
+    assert job.result() == 7
+    assert not work.aborted.is_set()
