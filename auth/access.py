@@ -150,6 +150,10 @@ class Gate:
         """All that `may_see` allows, beside what is public; None is everything."""
         return among_models(self.identify(), self._situation())
 
+    def may_manage(self, name: RepositoryName, action: str) -> bool:
+        """Whether the caller may do one thing on one repository while they manage models."""
+        return self._decides(Right.MANAGE, (name, action))
+
     def blob_location(self, name: RepositoryName, digest: Digest) -> str:
         """Where the caller goes on reading this blob without credentials: signed, where it is private."""
         if SIGNED in g:

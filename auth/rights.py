@@ -25,17 +25,19 @@ _TABLE: Final[tuple[tuple[Right, str, str], ...]] = (
     # what tells a stranger no more than that a server is here
     (Right.PUBLIC, _READ, "/ /healthz"),
     (Right.LOGIN, _READ, "/api/version"),
-    (Right.LOGIN, "GET", "/api/status /api/experimental/model-recommendations"),
+    (Right.LOGIN, "GET", "/openapi.json /api/status /api/experimental/model-recommendations"),
     (Right.LOGIN, "POST", "/api/me /api/signout"),
+    (Right.LOGIN, "DELETE", "/api/user/keys/*"),  # another way to say signout; it takes no key away
     # models: look
     (Right.READ_MODELS, _READ, "/api/tags"),
     (Right.READ_MODELS, "GET", "/api/ps /v1/models /v1/models/*"),
     (Right.READ_MODELS, "POST", "/api/show"),
     # models: ask
     (Right.INFER, "POST", "/api/generate /api/chat /api/embed /api/embeddings /api/rerank"),
+    (Right.INFER, "POST", "/api/tokenize /api/detokenize"),
     (Right.INFER, "POST", "/v1/chat/completions /v1/completions /v1/embeddings /v1/rerank /v1/responses"),
     (Right.INFER, "POST", "/v1/messages /v1/messages/count_tokens /v1/audio/transcriptions"),
-    (Right.INFER, "GET POST", "/api/experimental/web_search /api/experimental/web_fetch"),
+    (Right.INFER, "POST", "/api/experimental/web_search /api/experimental/web_fetch"),
     # models: change; the handler checks the repositories that the body names
     (Right.MANAGE, "POST", "/api/create /api/copy /api/pull /api/push"),
     (Right.MANAGE, "DELETE", "/api/delete"),

@@ -18,13 +18,13 @@ from auth.access import current_gate
 from registry.services import store
 from runtime.api.durations import local_time
 from runtime.api.replies import encode
-from runtime.model import summary
+from runtime.summary import summary
 from storage.digest import Digest
 from storage.errors import StorageError
 from storage.listing import MAX_PAGE, Readable, TaggedManifest
 from storage.reference import ModelName, RepositoryName, Tag
 
-SUMMARY_VERSION: Final = 1  # higher whenever models are described in another way: what was kept is made anew then
+SUMMARY_VERSION: Final = 2  # higher whenever models are described in another way: what was kept is made anew then
 _MAX_PAGES: Final = 100
 _KEPT_AT_ONCE: Final = 500
 _REMEMBERED: Final = 32_768
@@ -38,11 +38,18 @@ log = logging.getLogger("tonnage.models")
 @bp.get("/api/tags")
 def tags() -> Response:
     """The stored models that the caller may see, the newest first; images and other artifacts are not among them."""
+    models = ",".join(_entry(row, model, described) for row, model, described in listed())
+    return Response(f'{{"models":[{models}]}}', content_type="application/json; charset=utf-8")
+
+
+def listed() -> Iterator[tuple[TaggedManifest, str, str]]:
+    """Each model of the list: its row, its name but for the tag, and the JSON object that describes it."""
     rows = sorted(_rows(current_gate().may_see_all()), key=_UPDATED_AT, reverse=True)
     summaries = _described({row.manifest_id: row for row in rows if row.digest is not None})
-    entries = (_entry(row, row.summary or summaries.get(row.manifest_id)) for row in rows)
-    models = ",".join(entry for entry in entries if entry is not None)
-    return Response(f'{{"models":[{models}]}}', content_type="application/json; charset=utf-8")
+    for row in rows:
+        model, described = _display(row.repository), row.summary or summaries.get(row.manifest_id)
+        if model is not None and described is not None:
+            yield row, model, described
 
 
 def _rows(readable: Readable | None) -> Iterator[TaggedManifest]:
@@ -55,14 +62,10 @@ def _rows(readable: Readable | None) -> Iterator[TaggedManifest]:
         after = (rows[-1].repository, rows[-1].tag)
 
 
-def _entry(row: TaggedManifest, described: str | None) -> str | None:
+def _entry(row: TaggedManifest, model: str, described: str) -> str:
     """One model as JSON text; `described` is an object that is never empty, and goes on where this begins."""
-    repository, tag, updated_at, *_ = row
-    model = _display(repository)
-    if model is None or described is None:
-        return None
-    name = f"{model}:{tag}"  # none of these texts can hold what JSON must escape
-    return f'{{"name":"{name}","model":"{name}","modified_at":"{_modified(updated_at)}",{described[1:]}'
+    name = f"{model}:{row.tag}"  # none of these texts can hold what JSON must escape
+    return f'{{"name":"{name}","model":"{name}","modified_at":"{_modified(row.updated_at)}",{described[1:]}'
 
 
 @lru_cache(_REMEMBERED)
@@ -98,8 +101,9 @@ def _describe(row: TaggedManifest) -> str | None:
     found = summary(store(), RepositoryName(row.repository), digest)
     if found is None:
         return None
-    shown = {"size": found.size, "digest": digest.encoded, "details": found.details}
-    return encode(shown | ({"capabilities": found.capabilities} if found.capabilities else {})).decode()
+    shown = {"size": found.size, "digest": digest.encoded, "details": found.details, **found.remote}
+    told = {"capabilities": found.capabilities, "reason": found.reason}  # the second is ours: why it cannot run
+    return encode(shown | {key: value for key, value in told.items() if value}).decode()
 
 
 def _keep(summaries: dict[int, str | None]) -> dict[int, str | None]:

@@ -7,10 +7,11 @@ from flask import Blueprint, Response
 from auth.access import Right, current_gate
 from auth.audit import What
 from registry.audit import record
+from registry.models.names import parse_removable
 from registry.models.show import MAX_BODY_BYTES
+from registry.models.staging import Staging
 from registry.services import store
 from runtime.api.errors import Refused
-from runtime.api.names import parse_name
 from runtime.api.replies import refusal
 from runtime.api.requests import read_body
 from runtime.errors import RuntimeFailure
@@ -31,10 +32,7 @@ def remove() -> Response:
     asked = body.text("model") or body.text("name")
     if not asked:
         raise Refused(400, "model is required")
-    try:
-        name = parse_name(asked)
-    except Refused as error:
-        raise Refused(error.status, f'name "{asked[:500]}" is invalid') from None
+    name = parse_removable(asked)
     current_gate().check(Right.MANAGE, (name.repository, "delete"))
     try:
         tag = store().repositories.resolve_tag(name.repository, name.tag)
@@ -43,5 +41,6 @@ def remove() -> Response:
         raise Refused(404, f"model '{asked}' not found") from None
     record(What.DELETE_MODEL, repository=name.repository, reference=tag)
     if body.flag("now", False):
+        Staging.of_caller().release(digests)
         store().collector.reclaim(name.repository, digests)
     return Response(status=200)

@@ -12,16 +12,18 @@ from registry.models.texts import modelfile_text, parameters_text, template_text
 from registry.services import store
 from runtime.api.durations import local_time
 from runtime.api.errors import Refused
-from runtime.api.names import parse_name
+from runtime.api.names import NO_CLOUD_DETAILS, parse_name
 from runtime.api.replies import one_object, refusal
 from runtime.api.requests import Body, read_body
 from runtime.api.serving import settings
-from runtime.errors import RuntimeFailure
+from runtime.artifact import opened
+from runtime.errors import ModelUnusable, RuntimeFailure
 from runtime.gguf import Header, read_array, read_header
 from runtime.gguf_reader import Span
 from runtime.layers import Layer
 from runtime.model import Model, load_model
-from storage.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown, StorageError
+from runtime.summary import summary
+from storage.errors import BlobUnknown, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown, StorageError
 from storage.reference import ModelName, RepositoryName
 
 JSON = dict[str, Any]
@@ -42,12 +44,14 @@ def show() -> Response:
     asked = body.text("model") or body.text("name")
     if not asked:
         raise Refused(400, "model is required")
-    name = parse_name(asked)
+    name = parse_name(asked, no_cloud=NO_CLOUD_DETAILS)
     current_gate().check(Right.READ_MODELS, (name.repository, "pull"))
     try:
         model = load_model(store(), name, go_templates=settings().go_templates)
-    except (NameUnknown, ManifestUnknown, BlobUnknown, NameInvalid):
+    except (NameUnknown, ManifestUnknown, BlobUnknown, KeyUnknown, NameInvalid):
         raise Refused(404, f"model '{name.display}' not found") from None
+    except ModelUnusable as error:
+        return one_object(_unusable(name, error))
     shown = _texts(model, body) | _facts(model, verbose=body.flag("verbose", False))
     if request.user_agent.string.startswith("GitHubCopilotChat/"):
         shown["model_info"]["general.basename"] = asked  # it tells models apart by this key alone
@@ -82,14 +86,30 @@ def _facts(model: Model, *, verbose: bool) -> JSON:
     return facts
 
 
+def _unusable(name: ModelName, error: ModelUnusable) -> JSON:
+    """What is known of a model that cannot run. `reason` is ours, and old clients ignore it. Raises ModelUnusable."""
+    tag = store().repositories.resolve_tag(name.repository, name.tag)
+    stored = store().repositories.get_manifest(name.repository, tag)
+    found = summary(store(), name.repository, stored.digest)
+    if found is None:
+        raise error
+    return {
+        "details": {key: value for key, value in found.details.items() if key not in _LENGTHS},
+        "model_info": {},
+        "capabilities": found.capabilities,
+        "modified_at": local_time(stored.pushed_at),
+        **found.remote,
+        "reason": str(error),
+    }
+
+
 def _modified_at(name: ModelName) -> float:
     return store().repositories.get_manifest(name.repository, name.tag).pushed_at
 
 
 def _projector_info(repository: RepositoryName, layer: Layer, *, verbose: bool) -> JSON:
-    size = store().blobs.stat(repository, layer.digest).size
-    with store().blobs.open(repository, layer.digest) as blob:
-        header = read_header(blob, size)
+    with opened(store(), repository, layer) as (file, size):
+        header = read_header(file, size)
     return _info(repository, layer, header, verbose=verbose)
 
 
@@ -106,9 +126,8 @@ def _info(repository: RepositoryName, layer: Layer, header: Header, *, verbose: 
         if verbose and isinstance(value, Span):
             spans[key] = value
     if spans and sum(span.length for span in spans.values()) <= MAX_VERBOSE_ELEMENTS:
-        size = store().blobs.stat(repository, layer.digest).size
-        with store().blobs.open(repository, layer.digest) as blob:
-            info |= {key: [_finite(item) for item in read_array(blob, size, span)] for key, span in spans.items()}
+        with opened(store(), repository, layer) as (file, size):
+            info |= {key: [_finite(item) for item in read_array(file, size, span)] for key, span in spans.items()}
     return info | {"general.parameter_count": header.parameter_count}
 
 

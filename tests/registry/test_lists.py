@@ -78,7 +78,7 @@ def statements(client: FlaskClient) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/public/a/tags/list", "/v2/_catalog", f"/v2/public/a/referrers/{SUBJECT}", "/api/tags"]
+    "path", ["/v2/public/a/tags/list", "/v2/_catalog", f"/v2/public/a/referrers/{SUBJECT}", "/api/tags", "/v1/models"]
 )
 def test_a_list_is_one_query_beside_those_that_tell_who_asks(client: FlaskClient, store: Store, path: str) -> None:
     reader = headers(store, "pull", namespaces=("alice",))
