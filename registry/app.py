@@ -19,11 +19,17 @@ from auth.tokens import AccessTokens, TokenSigner
 from registry import admin, audit, blobs, errors, manifests, referrers, tags, token, uploads
 from registry.config import Config
 from registry.express import Express
-from registry.models import about, listing, remove, show
+from registry.models import about, account, copy, listing, openai_models, pull, push, remove, show
+from registry.models import blobs as model_blobs
+from registry.models.create import routes as create
+from registry.openapi import routes as description
 from registry.origins import Origins
 from registry.paths import Kind, split_path
+from registry.remotes.service import Remotes
 from registry.request_ids import request_id
 from runtime.api import ollama
+from runtime.api.anthropic import routes as anthropic
+from runtime.api.openai import routes as openai
 from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.db import Database
@@ -34,7 +40,16 @@ from storage.store import Store
 
 Handler = Callable[[RepositoryName, str], ResponseReturnValue]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-_HEAD_RULES = {"/", "/api/version", "/api/tags", "/v2", "/v2/", "/v2/_catalog", "/v2/<rest:rest>"}
+_HEAD_RULES = {
+    "/",
+    "/api/version",
+    "/api/tags",
+    "/api/blobs/<digest>",
+    "/v2",
+    "/v2/",
+    "/v2/_catalog",
+    "/v2/<rest:rest>",
+}
 
 
 def create_app(config: Config) -> Flask:
@@ -45,7 +60,20 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # a redirect would lose the body of an upload
     _add_services(app, config)
     errors.install(app)
-    for blueprint in (token.bp, about.bp, listing.bp, remove.bp, show.bp, ollama.bp, admin.bp):
+    models = (
+        about.bp,
+        account.bp,
+        listing.bp,
+        model_blobs.bp,
+        create.bp,
+        copy.bp,
+        pull.bp,
+        push.bp,
+        remove.bp,
+        show.bp,
+        openai_models.bp,
+    )
+    for blueprint in (token.bp, *models, ollama.bp, openai.bp, anthropic.bp, admin.bp, description.bp):
         app.register_blueprint(blueprint)
     app.add_url_rule("/healthz", view_func=_healthz)
     for rule in ("/v2", "/v2/"):
@@ -108,6 +136,7 @@ def _add_services(app: Flask, config: Config) -> None:
     )
     app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
     app.extensions["tonnage.runtime"] = RuntimeSettings(go_templates=config.go_templates)
+    app.extensions["tonnage.remotes"] = Remotes(config.remotes)
     audit.install(app, database, tokens)
 
 

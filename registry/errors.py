@@ -13,6 +13,8 @@ from auth.errors import AccessDenied, AuthError, Unauthorized
 from auth.signed_urls import is_signed
 from registry.audit import note
 from registry.body import BodyBroken, RequestBody
+from runtime.api.anthropic import errors as anthropic
+from runtime.api.openai import errors as openai
 from storage import errors as storage
 
 _DRAIN_BYTES = 2**20
@@ -99,9 +101,9 @@ def install(app: Flask) -> None:
 def _expected(error: Exception) -> ResponseReturnValue:
     if isinstance(error, AuthError):
         note(error)
+    RequestBody().discard(_FULL_DRAIN_BYTES if isinstance(error, storage.StorageFull) else _DRAIN_BYTES)
     if not is_oci_path():
         return _native(error)
-    RequestBody().discard(_FULL_DRAIN_BYTES if isinstance(error, storage.StorageFull) else _DRAIN_BYTES)
     response = refusal(error)
     if isinstance(error, AuthError) and is_signed(request.args):
         response.set_data(b"")  # who follows signed addresses looks at no status, and would keep the text as the blob
@@ -126,30 +128,17 @@ def _native(error: Exception) -> ResponseReturnValue:
     response = plain_error(status, str(error))
     if status == 401 and isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = error.challenge
+    if status == 503:
+        response.headers["Retry-After"] = "5"
     return response
-
-
-_ANTHROPIC_TYPES: Mapping[int, str] = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-}
 
 
 def plain_error(status: int, message: str) -> Response:
     """The error of a face other than /v2, in its own shape."""
     if request.path == "/v1/messages" or request.path.startswith("/v1/messages/"):
-        told = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
-        return Response(json.dumps({"type": "error", "error": told}), status, content_type="application/json")
+        return anthropic.error_response(status, message)
     if request.path.startswith("/v1/"):
-        kind = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}.get(
-            status, "api_error"
-        )
-        body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
-        return Response(body, status, content_type="application/json")
+        return openai.error_response(status, message)
     body = json.dumps({"error": message})
     return Response(body, status, content_type="application/json; charset=utf-8")
 

@@ -31,6 +31,7 @@ _STAINLESS = (
 )  # fmt: skip
 _HEADERS = ",".join(
     ["Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "Openai-Beta"]
+    + ["X-Api-Key", "Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access"]
     + [f"X-Stainless-{name}" for name in _STAINLESS]
 )
 

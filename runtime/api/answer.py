@@ -66,10 +66,9 @@ class Running:
         return self._marked(streamed(frames, self.lease.close, failed, content_type))
 
     def whole(self) -> Whole:
-        """The answer read to its end; the runner is given back. Raises RunnerGone."""
-        answer = collect(self.events())
-        self.lease.close()
-        return answer
+        """The answer read to its end; the runner is given back, whatever happens. Raises RunnerGone."""
+        with self.lease:
+            return collect(self.events())
 
     def answered(self, answer: Whole, response: Response) -> Response:
         """`response`, made of the whole answer, with a word in its headers on what did not fit."""

@@ -34,8 +34,7 @@ def embed() -> Response:
     head, tail = encode({"model": call.model_name}), encode(_statistics(call, load_ns, found))
     texts = (array_text(cut(vector, dimensions)) for vector in found.vectors)
     body = in_pieces(head[:-1] + b',"embeddings":[', texts, b"]" + (b"," + tail[1:] if len(tail) > 2 else b"}"))
-    is_small = sum(map(len, found.vectors)) <= _AT_ONCE  # as most are: then with a length
-    return Response(b"".join(body) if is_small else body, content_type=_JSON_TYPE)
+    return Response(body_of(body, found), content_type=_JSON_TYPE)
 
 
 def vectors_of(call: Call, inputs: list[str]) -> tuple[Embeddings, int]:
@@ -95,6 +94,12 @@ def in_pieces(head: bytes, items: Iterable[str], tail: bytes) -> Iterator[bytes]
             yield "".join(waiting).encode()
             waiting, size = [], 0
     yield "".join(waiting).encode() + tail
+
+
+def body_of(pieces: Iterator[bytes], found: Embeddings) -> bytes | Iterator[bytes]:
+    """The whole body where the vectors are few, as they mostly are: then its length can be told."""
+    is_small = sum(map(len, found.vectors)) <= _AT_ONCE
+    return b"".join(pieces) if is_small else pieces
 
 
 def cut(vector: array[float], dimensions: int) -> array[float]:

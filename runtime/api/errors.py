@@ -35,6 +35,7 @@ STATUSES: Mapping[type[Exception], int] = {
     errors.RequestCancelled: 499,
     errors.InputInvalid: 400,
     errors.FormatInvalid: 400,
+    errors.ModelfileInvalid: 400,
     CallInvalid: 500,
     TemplateFailed: 500,
     RendererBusy: 503,
@@ -60,7 +61,7 @@ def not_supported(what: str) -> Refused:
 
 def retry_after_s(error: Exception) -> int | None:
     """When to ask again, in whole seconds: for what is refused because there is too much to do at the moment."""
-    if not isinstance(error, errors.QueueFull | errors.SupervisorGone | RendererBusy):
+    if not isinstance(error, errors.QueueFull | errors.SupervisorGone | RendererBusy | storage.StorageUnavailable):
         return None
     wanted = error.detail.get("retry_after_s")
     return max(wanted, 1) if isinstance(wanted, int) else 1

@@ -9,11 +9,15 @@ from storage.errors import NameInvalid
 from storage.reference import ModelName
 
 CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
+NO_CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 _SOURCE = re.compile(r":(?P<source>cloud|local)$|:[^/:]*(?P<cloud>-cloud)$", re.IGNORECASE)
 
 
-def parse_name(text: str) -> ModelName:
-    """The model that `text` names here. Raises Refused: a name that asks for the cloud never means local weights."""
+def parse_name(text: str, *, no_cloud: str = CLOUD_DISABLED) -> ModelName:
+    """The model that `text` names here. Raises Refused: a name that asks for the cloud never means local weights.
+
+    no_cloud: the route's words for that.
+    """
     name, source = _cut_source(text.strip())
     if source is not None and _cut_source(name)[1] is not None:
         raise Refused(400, f'use either :local or :cloud, not both: "{text}"')
@@ -22,7 +26,7 @@ def parse_name(text: str) -> ModelName:
     except NameInvalid:
         raise Refused(400, "invalid model name") from None
     if source == "cloud":
-        raise Refused(403, CLOUD_DISABLED)
+        raise Refused(403, no_cloud)
     return parsed
 
 

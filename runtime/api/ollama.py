@@ -12,8 +12,9 @@ from runtime.api.durations import local_time
 from runtime.api.embed import embed, embeddings
 from runtime.api.generate import generate
 from runtime.api.replies import one_object, refusal
-from runtime.api.rerank import rerank, rerank_v1
+from runtime.api.rerank import rerank
 from runtime.api.serving import supervisor
+from runtime.api.tokens import detokenize, tokenize
 from runtime.errors import RuntimeFailure
 from runtime.messages import Loaded
 from storage.errors import StorageError
@@ -58,6 +59,7 @@ bp.add_url_rule("/api/chat", view_func=chat, methods=["POST"])
 bp.add_url_rule("/api/embed", view_func=embed, methods=["POST"])
 bp.add_url_rule("/api/embeddings", view_func=embeddings, methods=["POST"])
 bp.add_url_rule("/api/rerank", view_func=rerank, methods=["POST"])
-bp.add_url_rule("/v1/rerank", view_func=rerank_v1, methods=["POST"])
+bp.add_url_rule("/api/tokenize", view_func=tokenize, methods=["POST"])
+bp.add_url_rule("/api/detokenize", view_func=detokenize, methods=["POST"])
 bp.register_error_handler(RuntimeFailure, refusal)
 bp.register_error_handler(StorageError, refusal)

@@ -5,7 +5,7 @@ Source: the Ollama API, "Request parsing": any content type, keys in any case, n
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,16 +111,25 @@ class Body:
 
 def read_body(limit: int) -> Body:
     """The request's body, of at most `limit` bytes. Raises Refused."""
+    return parse_body(read_raw(limit), missing="missing request body")
+
+
+def read_raw(limit: int) -> bytes:
+    """The bytes of the request's body, at most `limit` of them. Raises Refused."""
     request.max_content_length = limit
     try:
-        raw = request.get_data(cache=False)
+        return request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise Refused(413, f"the request body is larger than {limit} bytes") from None
     except (HTTPException, OSError):
         raise Refused(400, "the request body broke off") from None
+
+
+def parse_body(raw: bytes, missing: str) -> Body:
+    """The JSON object in `raw`. missing: the dialect's words for an empty body. Raises Refused."""
     text = raw.decode(errors="replace").lstrip()
     if not text:
-        raise Refused(400, "missing request body")
+        raise Refused(400, missing)
     try:
         value = parse_json(text)
     except ValueError:
@@ -133,11 +142,14 @@ def read_body(limit: int) -> Body:
 
 
 def check_base64(text: str) -> None:
-    """Raises Refused for what is not base64; line breaks in it are allowed."""
+    """Raises Refused for what is not base64 with its padding; line breaks in it are allowed."""
+    data = text.replace("\r", "").replace("\n", "")
     try:
-        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+        binascii.a2b_base64(data, strict_mode=True)
     except ValueError:
         raise Refused(400, "illegal base64 data in an image") from None
+    if len(data) % 4:  # strict or not, Python reads past a padding that is too much
+        raise Refused(400, "illegal base64 data in an image")
 
 
 def _objects(key: str, values: list[Any]) -> list[JSON]:

@@ -11,12 +11,12 @@ from typing import Any
 
 from flask import Response
 
-from runtime.api.errors import Refused, status_of
-from runtime.api.replies import encode, one_object, with_retry_after
+from runtime.api.errors import Refused
+from runtime.api.openai import replies as openai
+from runtime.api.openai.requests import read_request
+from runtime.api.replies import one_object
 from runtime.api.requests import Body
 from runtime.api.serving import TRY_PULLING, Call
-from runtime.errors import RuntimeFailure
-from storage.errors import StorageError
 
 JSON = dict[str, Any]
 _MOST_DOCUMENTS = 1000
@@ -25,22 +25,15 @@ _DOCUMENTS = 'field "documents" must be a non-empty array of strings or of objec
 
 def rerank() -> Response:
     """The answer, with refusals in the shape of /api."""
-    return one_object(_answer())
+    return one_object(_answer(Call.from_request()))
 
 
 def rerank_v1() -> Response:
-    """The same, with refusals in the shape of the OpenAI API."""
-    try:
-        return _v1(_answer())
-    except (RuntimeFailure, StorageError) as error:
-        status = status_of(error)
-        kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
-        refused = _v1({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, status)
-        return with_retry_after(refused, error)
+    """The same among the routes of the OpenAI dialect."""
+    return openai.one_object(_answer(Call.of(*read_request())))
 
 
-def _answer() -> JSON:
-    call = Call.from_request()
+def _answer(call: Call) -> JSON:
     query, documents, top_n = _asked(call.body)
     returns_documents = call.body.flag("return_documents", False)
     truncate = call.body.flag("truncate", True)
@@ -79,7 +72,3 @@ def _document(given: object) -> str:
     if not isinstance(text, str):
         raise Refused(400, _DOCUMENTS)
     return text
-
-
-def _v1(body: JSON, status: int = 200) -> Response:
-    return Response(encode(body) + b"\n", status, content_type="application/json")

@@ -27,7 +27,7 @@ from runtime.structured.schema import Constraint
 from runtime.supervisor.client import Supervisor
 from runtime.supervisor.lease import Lease
 from runtime.weights import identity, model_spec
-from storage.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown
+from storage.errors import BlobUnknown, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown
 from storage.store import Store
 
 JSON = dict[str, Any]
@@ -92,7 +92,7 @@ class Call:
         current_gate().check(Right.INFER, (name.repository, "infer"))  # first: a refusal tells nothing of what is here
         try:
             return load_model(store(), name, go_templates=settings().go_templates)
-        except BlobUnknown:
+        except (BlobUnknown, KeyUnknown):
             raise Refused(404, TRY_PULLING.format(self.model_name)) from None
         except (NameUnknown, ManifestUnknown, NameInvalid):
             raise Refused(404, missing.format(self.model_name)) from None
@@ -107,7 +107,7 @@ class Call:
         load, sample = merge_options(self.options(model))
         try:
             spec = model_spec(store(), model, load)
-        except BlobUnknown:
+        except (BlobUnknown, KeyUnknown):
             raise Refused(404, TRY_PULLING.format(self.model_name)) from None
         lease = supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
         return lease, sample

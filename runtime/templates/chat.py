@@ -97,8 +97,11 @@ def _forms(messages: list[JSON]) -> Iterator[list[JSON]]:
         yield [_with_text_arguments(message) for message in messages]
     yield [message | {"content": [{"type": "text", "text": message["content"]}]} for message in messages]
     folded = _without_system(messages)
-    if folded != messages:
-        yield folded
+    others: list[list[JSON]] = [messages]
+    for form in (folded, _joined(messages), _joined(folded)):
+        if form not in others:
+            others.append(form)
+            yield form
 
 
 def _prints_python(form: list[JSON], text: str) -> bool:
@@ -141,6 +144,19 @@ def _without_system(messages: list[JSON]) -> list[JSON]:
             rest[index] = message | {"content": f"{system}\n\n{message['content']}"}
             return rest
     return messages
+
+
+def _joined(messages: list[JSON]) -> list[JSON]:
+    """For templates that want roles to take turns: neighbours of one role are one message, save for tools."""
+    joined: list[JSON] = []
+    for message in messages:
+        last = joined[-1] if joined else {}
+        if last.get("role") != message["role"] or message["role"] == "tool" or "tool_calls" in last | message:
+            joined.append(message)
+        else:
+            texts = (last["content"], message["content"])
+            joined[-1] = last | message | {"content": "\n\n".join(text for text in texts if text)}
+    return joined
 
 
 def _prefill(messages: Sequence[JSON]) -> str:

@@ -15,8 +15,10 @@ from flask.testing import FlaskClient
 from auth.access import AccessConfig, Gate
 from auth.grants import KeyGrants, stored_privacy
 from auth.tokens import AccessTokens, TokenSigner
-from registry.models import about, listing, show
+from registry.models import about, listing, openai_models, show
+from runtime.api.anthropic import routes as anthropic
 from runtime.api.ollama import bp
+from runtime.api.openai import routes as openai
 from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.store import Store
@@ -134,7 +136,7 @@ def open_gate(store: Store, keys: Path) -> Gate:
 def ollama(ollama_store: Store, ollama_run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    for blueprint in (bp, about.bp, listing.bp, show.bp):
+    for blueprint in (bp, openai.bp, anthropic.bp, about.bp, listing.bp, openai_models.bp, show.bp):
         app.register_blueprint(blueprint)
     app.extensions["tonnage.gate"] = open_gate(ollama_store, tmp_path_factory.mktemp("keys"))
     app.extensions["tonnage.store"] = ollama_store

@@ -8,6 +8,7 @@ from runtime.api.replies import refusal
 from runtime.errors import LoadFailed, QueueFull, SupervisorGone
 from runtime.failures import failure
 from runtime.templates.errors import RendererBusy
+from storage.errors import StorageUnavailable
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ from runtime.templates.errors import RendererBusy
         (SupervisorGone("gone", retry_after_s=6), "6"),
         (RendererBusy("busy"), "1"),
         (failure({"kind": "QueueFull", "message": "busy"}), "1"),
+        (StorageUnavailable("locked"), "1"),
         (LoadFailed("no"), None),
     ],
 )

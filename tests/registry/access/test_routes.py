@@ -131,7 +131,7 @@ def anthropic_fault(status: int, body: Mapping[str, object]) -> str:
     kind = "authentication_error" if status == 401 else "permission_error"
     if body.get("type") != "error" or not isinstance(error, dict) or error.get("type") != kind:
         return "not Anthropic's shape"
-    return ""
+    return "" if re.fullmatch("req_[0-9a-f]{24}", str(body.get("request_id"))) else "no request id"
 
 
 @pytest.mark.parametrize(("method", "path"), list(PUBLIC_ANSWERS))
