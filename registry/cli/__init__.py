@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from registry.cli import admin, client, serve, store
+from registry.cli import admin, create, models, running, serve, store, transfer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -15,7 +15,7 @@ def group() -> None:
     """A private home for model weights: store, mirror and run them from one server."""
 
 
-for part in (serve, admin, client, store):
+for part in (serve, admin, transfer, models, running, create, store):
     part.register(group)
 
 

@@ -180,6 +180,8 @@ class _Api(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.bodies.append((self.path, body))
+        if self.path == "/api/show" and body["model"] != "missing":
+            return self._answer([{"capabilities": ["completion"], "model_info": {}}])
         if self.path == "/api/chat":
             pieces = [{"thinking": "hm"}, {"content": "Hel"}, {"content": "lo\x1b[2J"}]
             return self._answer([{"message": {"role": "assistant", **piece}} for piece in pieces])
