@@ -18,6 +18,7 @@ DOORS = {
     "PIL": ("runtime/runner/pixels.py",),
     "jinja2": ("runtime/templates/jinja.py",),
     "urllib3": ("registry/remotes/",),
+    "zstandard": ("runtime/api/v1_body.py",),
     "sqlalchemy": ("storage/", "auth/"),
     "gunicorn": ("registry/workers.py", "registry/patience.py", "registry/wsgi_input.py"),
 }
