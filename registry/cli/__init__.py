@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from types import MappingProxyType
+from typing import Final
 
 import click
 
-from registry.cli import admin, create, models, running, serve, store, transfer
+# By the modules of this folder: a command that only speaks to a server does not wait for all that a server is made of.
+COMMANDS: Final = MappingProxyType(
+    {
+        "serve": "serve", "migrate": "serve", "doctor": "serve",
+        "namespace": "admin", "key": "admin", "token": "admin", "audit": "audit",
+        "push": "transfer", "pull": "transfer",
+        "list": "models", "show": "models", "cp": "models", "rm": "models",
+        "ps": "running", "run": "running", "stop": "running",
+        "create": "create",
+        "gc": "store", "scrub": "store",
+    }
+)  # fmt: skip
+_NAMED_OTHERWISE: Final = MappingProxyType({"list": "list_models"})
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Commands whose modules are loaded when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"registry.cli.{COMMANDS[cmd_name]}")
+        command = getattr(module, _NAMED_OTHERWISE.get(cmd_name, cmd_name))
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tonnage", prog_name="tonnage")
 def group() -> None:
     """A private home for model weights: store, mirror and run them from one server."""
-
-
-for part in (serve, admin, transfer, models, running, create, store):
-    part.register(group)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from auth.key_set import rotate
 from auth.keys import PublicKey, is_fingerprint
 from auth.refused import RefusedKeys
 from auth.tokens import AccessTokens
-from registry.cli.audit import audit, time_text
+from registry.cli.audit import time_text
 from registry.cli.serve import config_of, open_database, with_config
 from registry.cli.traces import leave
 from registry.remotes.identity import server_identity
@@ -26,13 +26,6 @@ from storage.errors import StorageError
 from storage.namespaces import Namespaces
 
 _PUBKEY_MAX_BYTES = 16 * 2**10
-
-
-def register(group: click.Group) -> None:
-    group.add_command(namespace)
-    group.add_command(key)
-    group.add_command(token)
-    group.add_command(audit)
 
 
 @contextmanager

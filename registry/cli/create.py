@@ -17,10 +17,6 @@ from storage.digest import Digest
 from storage.reference import ModelName
 
 
-def register(group: click.Group) -> None:
-    group.add_command(create)
-
-
 @click.command()
 @click.argument("name")
 @click.option("-f", "--file", "path", type=FILE, help="The Modelfile; ./Modelfile when not given, else *.gguf here.")

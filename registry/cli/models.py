@@ -17,11 +17,6 @@ from registry.remotes.text import printable
 _PARTS = ("license", "modelfile", "parameters", "system", "template")
 
 
-def register(group: click.Group) -> None:
-    for command in (list_models, show, cp, rm):
-        group.add_command(command)
-
-
 @click.command("list")
 @connects
 def list_models(**options: Any) -> None:

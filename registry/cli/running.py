@@ -19,11 +19,6 @@ from registry.remotes.progress import progress_on
 from registry.remotes.text import one_line
 
 
-def register(group: click.Group) -> None:
-    for command in (ps, run, stop):
-        group.add_command(command)
-
-
 @click.command()
 @connects
 def ps(**options: Any) -> None:

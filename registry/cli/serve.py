@@ -36,11 +36,6 @@ _SERVE_OPTIONS = (
 )
 
 
-def register(group: click.Group) -> None:
-    for command in (serve, migrate, doctor):
-        group.add_command(command)
-
-
 def with_config(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--data` and `--database-url` for commands that work on the installation itself."""
     for option in _SERVE_OPTIONS[1:3]:

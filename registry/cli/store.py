@@ -17,11 +17,6 @@ from storage.store import Store
 _MAX_SWEEPS = 1000
 
 
-def register(group: click.Group) -> None:
-    for command in (gc, scrub):
-        group.add_command(command)
-
-
 @contextmanager
 def _store(flags: dict[str, object]) -> Iterator[Store]:
     config = config_of(**flags)

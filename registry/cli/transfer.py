@@ -20,11 +20,6 @@ from storage.reference import ModelName
 _key_option = click.option("--key", "key_path", type=FILE, help="OpenSSH ed25519 key to identify with.")
 
 
-def register(group: click.Group) -> None:
-    group.add_command(push)
-    group.add_command(pull)
-
-
 @click.command()
 @click.argument("file", type=FILE)
 @click.argument("name")
