@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import count as counter
@@ -22,10 +22,7 @@ from auth.models import AuditRow
 from auth.peers import site_of
 from auth.tallies import Tallies
 from storage.db import Database
-from storage.digest import Digest
-from storage.models import Manifest, Namespace, Repository
-from storage.models import Tag as TagRow
-from storage.reference import RepositoryName, Tag
+from storage.models import Namespace
 
 KEPT_S: Final = 400 * 86400
 MAX_ROWS: Final = 1_000_000
@@ -174,17 +171,6 @@ class AuditTrail:
             if len(rows) < _PAGE:
                 return
             after = (rows[-1].at, rows[-1].id)
-
-    def tagged(self, name: RepositoryName, tags: Iterable[Tag]) -> dict[Tag, Digest]:
-        """What those of the tags name now that are there; asked before a push, it tells which ones the push moves."""
-        query = (
-            select(TagRow.name, Manifest.digest)
-            .join_from(TagRow, Repository, Repository.id == TagRow.repository_id)
-            .join(Manifest, Manifest.id == TagRow.manifest_id)
-            .where(Repository.name == str(name), TagRow.name.in_([str(tag) for tag in tags]))
-        )
-        with self._database.connect() as connection:
-            return {Tag(tag): Digest.parse(digest) for tag, digest in connection.execute(query)}
 
     def prune(self) -> int:
         """Remove rows that are too old or too many, in short transactions; how many. The rest waits for the next turn.

@@ -30,6 +30,7 @@ from storage.db import Database
 from storage.digest import Digest
 from storage.errors import StorageError
 from storage.reference import RepositoryName, Tag
+from storage.repositories import StoredManifest
 
 EXTENSION: Final = "tonnage.records"
 
@@ -122,17 +123,20 @@ def event(
     )
 
 
-def record_push(
-    name: RepositoryName, reference: Tag | Digest, digest: Digest, tags: list[Tag], before: dict[Tag, Digest]
-) -> None:
-    """A stored manifest and the tags that it took. before: what those tags named until then."""
-    listed = f"{digest} {' '.join(map(str, tags))}" if tags else str(digest)
-    moved = (
-        event(What.TAG_MOVE, repository=name, reference=tag, detail=f"from {old} to {digest}")
-        for tag, old in before.items()
-        if old != digest
-    )
-    record_all([event(What.PUSH, repository=name, reference=reference, detail=listed), *moved])
+def tag_moves(name: RepositoryName, stored: StoredManifest) -> list[Event]:
+    """Of a manifest that has just been put: its tags that named another one before."""
+    return [
+        event(What.TAG_MOVE, repository=name, reference=tag, detail=f"from {old} to {stored.digest}")
+        for tag, old in stored.replaced
+        if old != stored.digest
+    ]
+
+
+def record_push(name: RepositoryName, reference: Tag | Digest, stored: StoredManifest, tags: list[Tag]) -> None:
+    """A manifest that has just been put, and the tags that it took."""
+    listed = " ".join(map(str, [stored.digest, *tags]))
+    pushed = event(What.PUSH, repository=name, reference=reference, detail=listed)
+    record_all([pushed, *tag_moves(name, stored)])
 
 
 def recorded(

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, RequestURITooLarge
 
 from auth.audit import What
-from registry.audit import record, record_push, records
+from registry.audit import record, record_push
 from registry.body import read_body
 from registry.conditions import is_current, tag_condition
 from registry.heavy import room_to_parse
@@ -57,7 +57,6 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
     target = parse_reference(reference)
     tags = _tag_parameters() if isinstance(target, Digest) else []
     raw = _manifest_body()
-    before = records().trail.tagged(name, [*tags, *([target] if isinstance(target, Tag) else [])])
     with room_to_parse(raw):
         manifest = store().repositories.put_manifest(
             name,
@@ -69,7 +68,7 @@ def put_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
             principal=g.identity.principal,
             condition=tag_condition(),
         )
-    record_push(name, target, manifest.digest, tags, before)
+    record_push(name, target, manifest, tags)
     response = Response(status=201)
     response.headers["Location"] = f"{base_url()}/v2/{name}/manifests/{manifest.digest}"
     response.headers["Docker-Content-Digest"] = str(manifest.digest)

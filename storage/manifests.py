@@ -44,11 +44,13 @@ def store_manifest(
     *,
     allow_sparse: bool,
     principal: str | None = None,
-) -> float:
-    """Insert or renew the manifest, its reference rows and its tags, and end the push's leases; when it was pushed.
+) -> tuple[float, dict[Tag, Digest]]:
+    """Insert or renew the manifest, its reference rows and its tags, and end the push's leases.
 
-    Raises ManifestBlobUnknown, ManifestInvalid.
+    When it was pushed, and what those of the tags named until now that were there. Raises ManifestBlobUnknown,
+    ManifestInvalid.
     """
+    tags = list(tags)
     manifest = received.manifest
     held = _held(session, repository_id, [blob.digest for blob in (*manifest.blobs, *manifest.children)])
     sizes = {digest: blob.size for digest, blob in held.items()}
@@ -63,10 +65,11 @@ def store_manifest(
     _replace(session, ManifestBlob, manifest_id, blobs)
     children = dict.fromkeys(str(child.digest) for child in manifest.children)
     _replace(session, ManifestChild, manifest_id, ({"digest": child} for child in children))
+    before = _named_by(session, repository_id, tags)
     for tag in tags:
         move_tag(session, repository_id, tag, manifest_id, now)
     consume_leases(session, repository_id, {one.blob_id: one.object_id for one in held.values()}, principal)
-    return now
+    return now, before
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,21 @@ def check_tag(session: Session, repository_id: int, tag: Tag, condition: TagCond
     digest = session.execute(named).scalar_one_or_none()
     if not condition.allows(digest):
         raise TagMoved("the tag does not name what the push expects", tag=str(tag), digest=digest)
+
+
+def _named_by(session: Session, repository_id: int, tags: Iterable[Tag]) -> dict[Tag, Digest]:
+    """What those of the tags name that are there; they name it until the transaction ends."""
+    before: dict[Tag, Digest] = {}
+    for batch in _batches(sorted(set(map(str, tags)))):
+        query = (
+            select(TagRow.name, Row.digest)
+            .join(Row, Row.id == TagRow.manifest_id)
+            .where(TagRow.repository_id == repository_id, TagRow.name.in_(batch))
+            .order_by(TagRow.name)
+            .with_for_update(of=TagRow)
+        )
+        before |= {Tag(name): Digest.parse(digest) for name, digest in session.execute(query)}
+    return before
 
 
 def move_tag(session: Session, repository_id: int, tag: Tag, manifest_id: int, now: float) -> None:

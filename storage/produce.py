@@ -11,7 +11,8 @@ from storage.blobs import BlobInfo
 from storage.claims import Claim, claimed
 from storage.digest import Digest, Hasher
 from storage.drivers.protocol import Driver
-from storage.errors import StorageUnavailable, UploadUnknown
+from storage.durable import NO_SPACE
+from storage.errors import StorageFull, StorageUnavailable, UploadUnknown
 from storage.reference import RepositoryName
 from storage.store import Store
 from storage.uploads import Upload
@@ -26,7 +27,8 @@ def produce_blob(store: Store, name: RepositoryName, write: Write, *, principal:
     """A blob of whatever `write` leaves in a file, leased to `principal`.
 
     write: called with where the file is to be, and with what it calls every few seconds. Raises what `write` raises,
-    and StorageUnavailable where the driver keeps no files; nothing is left behind then.
+    StorageFull where the disk takes no more, and StorageUnavailable where the driver keeps no files; nothing is left
+    behind then.
     """
     upload = store.uploads.start(name, principal=principal, algorithm=_ALGORITHM)
     try:
@@ -41,7 +43,12 @@ def _written(store: Store, upload: Upload, write: Write) -> Digest:
     """Let the file be written, and remember in the session how long it is and what it hashes to."""
     with claimed(store.database, upload.id) as claim:
         path = _place(store.driver, claim)
-        write(path, claim.keep)
+        try:
+            write(path, claim.keep)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise StorageFull("no space left for the bytes") from error
+            raise
         hasher, size = Hasher((_ALGORITHM,)), 0
         with path.open("rb", buffering=0) as file:
             while piece := file.read(_READ_BYTES):

@@ -23,13 +23,17 @@ from storage.removal import remove_tagged, remove_untagged
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest as it was pushed: `raw` is served byte for byte, with exactly this media type."""
+    """A manifest as it was pushed: `raw` is served byte for byte, with exactly this media type.
+
+    replaced: of one that has just been put, its tags that named another manifest or this one before, and which.
+    """
 
     digest: Digest
     media_type: str
     raw: bytes
     subject: Digest | None
     pushed_at: float
+    replaced: tuple[tuple[Tag, Digest], ...] = ()
 
 
 _COLUMNS: Final = (Manifest.digest, Manifest.media_type, Manifest.raw, Manifest.subject, Manifest.pushed_at)
@@ -80,11 +84,11 @@ class Repositories(Lists):
             if condition is not None and isinstance(reference, Tag):
                 check_tag(session, repository_id, reference, condition)
             received = Received(raw, digest, manifest)
-            now = store_manifest(
+            now, before = store_manifest(
                 session, repository_id, received, all_tags, allow_sparse=allow_sparse, principal=principal
             )
         subject = manifest.subject.digest if manifest.subject else None
-        return StoredManifest(digest, manifest.media_type, raw, subject, now)
+        return StoredManifest(digest, manifest.media_type, raw, subject, now, tuple(before.items()))
 
     def get_manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
         """Raises ManifestUnknown, NameUnknown."""

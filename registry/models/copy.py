@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, Response
 
 from auth.access import Right, current_gate
-from registry.audit import records
+from registry.heavy import room_to_parse
 from registry.models.names import as_stored, parse_named, tag_moved
 from registry.services import config, store
 from runtime.api.errors import Refused
@@ -51,9 +51,8 @@ def copy() -> Response:
 
 
 def _copy(stored: StoredManifest, source: ModelName, target: ModelName) -> None:
-    before = records().trail.tagged(target.repository, [target.tag])
-    _Copies(source.repository, target.repository, current_gate().identify().principal).add(stored, tags=[target.tag])
-    tag_moved(target, stored.digest, before)
+    copies = _Copies(source.repository, target.repository, current_gate().identify().principal)
+    tag_moved(target, copies.add(stored, tags=[target.tag]))
 
 
 class _Copies:
@@ -63,10 +62,11 @@ class _Copies:
         self._source, self._into, self._principal = source, into, principal
         self._seen: set[Digest] = set()
 
-    def add(self, stored: StoredManifest, *, tags: Sequence[Tag] = (), level: int = 0) -> None:
-        """The manifest and all below it, each once. Raises ManifestBlobUnknown, ManifestInvalid."""
+    def add(self, stored: StoredManifest, *, tags: Sequence[Tag] = (), level: int = 0) -> StoredManifest:
+        """The manifest and all below it, each once; as it stands there. Raises ManifestBlobUnknown, ManifestInvalid."""
         self._seen.add(stored.digest)
-        manifest = Manifest.parse(stored.raw, stored.media_type)
+        with room_to_parse(stored.raw):  # not while children are copied: they want it too
+            manifest = Manifest.parse(stored.raw, stored.media_type)
         for child in manifest.children if level < _MOST_LEVELS else ():
             if child.digest not in self._seen and len(self._seen) < _MOST_MANIFESTS:
                 self._add_child(child.digest, level + 1)
@@ -75,7 +75,8 @@ class _Copies:
         mount_all(store().database, listed, source=self._source, into=self._into, principal=principal)
         put, sparse = store().repositories.put_manifest, config().allow_sparse
         kind = stored.media_type
-        put(self._into, stored.digest, stored.raw, kind, tags=tags, allow_sparse=sparse, principal=principal)
+        with room_to_parse(stored.raw):
+            return put(self._into, stored.digest, stored.raw, kind, tags=tags, allow_sparse=sparse, principal=principal)
 
     def _add_child(self, digest: Digest, level: int) -> None:
         try:

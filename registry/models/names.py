@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from registry.audit import record_push
 from registry.services import store
 from runtime.api.errors import Refused
 from runtime.api.names import parse_name
-from storage.digest import Digest
 from storage.errors import ManifestUnknown, NameInvalid, NameUnknown
-from storage.reference import ModelName, Tag
+from storage.reference import ModelName
+from storage.repositories import StoredManifest
 
 _INVALID = "invalid model name"
 _LONGEST_ECHO = 500
@@ -48,12 +47,12 @@ def as_stored(name: ModelName) -> ModelName:
         return name
 
 
-def tag_moved(target: ModelName, digest: Digest, before: Mapping[Tag, Digest]) -> None:
+def tag_moved(target: ModelName, stored: StoredManifest) -> None:
     """What is left to do once a name has got its manifest: the audit row, and the end of what it named before.
 
-    before: what it named until then. That goes, as a deleted model does, unless something else names it.
+    That goes, as a deleted model does, unless something else names it.
     """
-    record_push(target.repository, target.tag, digest, [target.tag], dict(before))
-    replaced = before.get(target.tag)
-    if replaced is not None and replaced != digest:
-        store().repositories.remove_untagged(target.repository, replaced)
+    record_push(target.repository, target.tag, stored, [target.tag])
+    for _, before in stored.replaced:
+        if before != stored.digest:
+            store().repositories.remove_untagged(target.repository, before)

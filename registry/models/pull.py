@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 
 from auth.access import Right, current_gate
 from auth.audit import What
-from registry.audit import event, record_all
+from registry.audit import event, record_all, tag_moves
 from registry.models.names import as_stored
 from registry.models.progress import told
 from registry.models.show import MAX_BODY_BYTES
@@ -24,7 +24,6 @@ from runtime.api.names import parse_name
 from runtime.api.replies import refusal
 from runtime.api.requests import read_body
 from runtime.errors import RuntimeFailure
-from storage.digest import Digest
 from storage.errors import NameInvalid, StorageError
 from storage.repositories import StoredManifest
 
@@ -77,8 +76,7 @@ def find(asked: str, *, insecure: bool) -> Place:
         raise Refused(400, "invalid model name") from None
 
 
-def _record(place: Place, stored: StoredManifest, before: Digest | None) -> None:
-    name, digest = place.name, stored.digest
-    pulled = event(What.PULL_MODEL, repository=name.repository, reference=name.tag, detail=f"{digest} from {place}")
-    moved = event(What.TAG_MOVE, repository=name.repository, reference=name.tag, detail=f"from {before} to {digest}")
-    record_all([pulled, *([moved] if before not in (None, digest) else [])])
+def _record(place: Place, stored: StoredManifest) -> None:
+    repository, told_from = place.name.repository, f"{stored.digest} from {place}"
+    pulled = event(What.PULL_MODEL, repository=repository, reference=place.name.tag, detail=told_from)
+    record_all([pulled, *tag_moves(repository, stored)])

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from auth.access import current_gate
+from auth.scopes import format_scopes
 from registry.services import store
 from storage.blobs import BlobInfo
 from storage.digest import Digest
@@ -28,8 +29,11 @@ class Staging:
     def of_caller(cls) -> Staging:
         """Of whoever sends the request in hand."""
         gate = current_gate()
-        principal = gate.identify().principal
-        return cls(store(), HoldingName.of(principal), principal, lambda name: gate.may_manage(name, "pull"))
+        identity = gate.identify()
+        # What was put here under all of somebody's rights is not for a bearer token that covers a few of them.
+        ceiling = f" {format_scopes(identity.ceiling)}" if identity.ceiling is not None else ""
+        place = HoldingName.of(f"{identity.principal}{ceiling}")
+        return cls(store(), place, identity.principal, lambda name: gate.may_manage(name, "pull"))
 
     def find(self, digest: Digest) -> BlobInfo | None:
         """The blob, which stays for a day from now; None unless the caller staged it, or may read it elsewhere.

@@ -83,7 +83,7 @@ _MESSAGE: Final = answer(
         "model": STRING,
         "content": array(ref("AnthropicBlock")),
         "stop_reason": one_of("end_turn", "max_tokens", "tool_use", "stop_sequence"),
-        "stop_sequence": NULL,
+        "stop_sequence": either(STRING, NULL),
         "usage": answer({"input_tokens": COUNT, "output_tokens": COUNT}),
     }
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from weakref import WeakSet
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -16,6 +17,9 @@ from urllib3.util.connection import create_connection
 
 from registry.remotes.errors import Stalled
 from registry.remotes.reach import Reach
+
+_MAX_TRAILERS: Final = 32
+_MAX_TRAILER: Final = 8192
 
 
 class Live:
@@ -47,9 +51,23 @@ def cut(connection: HTTPConnection) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own: it would drop what another thread uses
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer whose body ends: what may follow the last chunk has no bound in the standard library."""
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_MAX_TRAILERS):
+            line = self.fp.readline(_MAX_TRAILER + 1)
+            if len(line) > _MAX_TRAILER:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException(f"more than {_MAX_TRAILERS} trailers")
+
+
 class _Bounded(HTTPConnection):
     """What both kinds of connection have."""
 
+    response_class = _Response
     live: ClassVar[Live]
     reach: ClassVar[Reach | None] = None
 

@@ -107,8 +107,9 @@ class Jobs:
         with self._lock:
             shared = self._shared.get(key)
             if shared is None or shared.job.has_ended:
-                shared = self._shared[key] = _Shared(make())
-                shared.job.start()
+                shared = _Shared(make())
+                shared.job.start()  # before anybody can find it: one that never began would be waited for without end
+                self._shared[key] = shared
             shared.watchers += 1
             return shared
 

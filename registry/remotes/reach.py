@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Self
 
-from registry.remotes.errors import RemoteError, Unreachable
+from registry.remotes.errors import Unreachable
 from registry.remotes.hosts import NamedHost
 
 Resolver = Callable[[str, int], Sequence[str]]  # (host, port) → addresses in text; raises OSError
@@ -27,6 +27,7 @@ _NOT_PUBLIC_4: Final = tuple(
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
         "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+        "168.63.129.16/32",  # in no registry: machines that Azure rents out ask their host for secrets there
     )
 )  # fmt: skip
 _UNICAST_6: Final = IPv6Network("2000::/3")  # outside: mapped and translated IPv4, local, link-local, multicast
@@ -42,8 +43,11 @@ _NOT_PUBLIC_6: Final = tuple(
 )
 
 
-class AddressRefused(RemoteError):
-    """The host is nowhere that this server connects to at a stranger's request."""
+class AddressRefused(Unreachable):
+    """The host is nowhere that this server connects to at a stranger's request.
+
+    Tried again as often as a host that is not there: the time, too, would tell the one from the other.
+    """
 
 
 def system_resolver(host: str, port: int) -> list[str]:

@@ -22,7 +22,7 @@ from registry.remotes.retry import Retry
 from registry.remotes.service import Remotes
 from registry.remotes.statuses import JSON, blob_line, failed, in_order, status, told, watched
 from storage.digest import Digest
-from storage.errors import ManifestInvalid, ManifestUnknown, NameUnknown
+from storage.errors import ManifestInvalid
 from storage.manifest import MEDIA_TYPES, Descriptor, Kind, Manifest
 from storage.reference import RepositoryName
 from storage.repositories import StoredManifest
@@ -46,11 +46,11 @@ class StoredPull:
         principal: str,
         may_read: Callable[[RepositoryName], bool],
         is_gone: Callable[[], bool],
-        stored: Callable[[StoredManifest, Digest | None], None],
+        stored: Callable[[StoredManifest], None],
     ) -> None:
         """may_read: a blob that another repository holds is taken from there only if the caller may read that one.
 
-        stored: told of the manifest, and of the one that its tag named before, once the model is visible.
+        stored: told of the manifest once the model is visible.
         """
         self._remotes, self._store, self._place = remotes, store, place
         self._principal, self._may_read, self._is_gone, self._stored = principal, may_read, is_gone, stored
@@ -73,6 +73,9 @@ class StoredPull:
                 raise failed(f"pull model manifest: {error}", self._place) from error
             for blob in blobs:
                 yield from self._blob(remote, blob)
+            for blob in blobs:  # a transfer of days outlives the lease that its first blob got
+                if not is_held(self._store, self._target, blob, self._principal):
+                    yield from self._blob(remote, blob)
             yield status("verifying sha256 digest")  # done: each blob was, before it became one
             yield status("writing manifest")
             yield from self._write(found, parsed)
@@ -142,22 +145,15 @@ class StoredPull:
     def _write(self, found: RemoteManifest, parsed: Manifest) -> Iterator[JSON]:
         """Let the tag name the manifest; one that it named before, and nothing else does, goes."""
         repositories, tag = self._store.repositories, self._place.name.tag
-        before = self._named_now()
         with room_to_parse(found.raw):
             stored = repositories.put_manifest(
                 self._target, tag, found.raw, parsed.media_type, principal=self._principal
             )
-        self._stored(stored, before)
-        if before is not None and before != stored.digest:
-            left = repositories.remove_untagged(self._target, before)
+        self._stored(stored)
+        for _, before in stored.replaced:
+            left = repositories.remove_untagged(self._target, before) if before != stored.digest else set()
             if left - {str(blob.digest) for blob in parsed.blobs}:
                 yield status("removing unused layers")  # by the next sweep
-
-    def _named_now(self) -> Digest | None:
-        try:
-            return self._store.repositories.get_manifest(self._target, self._place.name.tag).digest
-        except (NameUnknown, ManifestUnknown):
-            return None
 
 
 def _manifest_of(remote: RemoteRepository, digest: Digest) -> RemoteManifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -15,14 +14,13 @@ from typing import BinaryIO, Final
 
 from storage import layout
 from storage.drivers.protocol import Fence, StagedWriter, check_key, hold_soon, no_fence
-from storage.durable import sync_folder
+from storage.durable import NO_SPACE, sync_folder
 from storage.errors import KeyUnknown, StorageError, StorageFull, StorageUnavailable
 
 _COPY_BYTES: Final = 1024 * 1024
 _HOLD_TRIES: Final = 5
 _SWEEP_PAGE: Final = 500
 _TEMPORARY: Final = "~"  # no key has one
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def _refusals(key: str) -> Iterator[None]:
     except FileNotFoundError:
         raise KeyUnknown("no such key", key=key) from None
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise StorageFull("no space left for the bytes") from error
         raise StorageUnavailable("the filesystem refuses", reason=error.strerror) from error
 

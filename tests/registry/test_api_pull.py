@@ -267,6 +267,23 @@ def test_nothing_is_visible_before_all_of_it_is_here(pulling):
     assert pulling.client.request("POST", "/api/show", json.dumps({"model": pulling.model()})).status == 404
 
 
+def test_a_blob_that_went_while_others_came_is_fetched_again(pulling):
+    digests = add_model(pulling.registry, "v1", os.urandom(MIB), os.urandom(MIB))
+    pulling.registry.faults.append(Fault("GET", digests[1], stall_after=MIB // 2))
+    lines = []
+    pull = threading.Thread(target=lambda: lines.extend(pulling.pull()))
+    pull.start()
+    wait_for(lambda: pulling.registry.sent_bytes >= MIB + MIB // 2, 10, "the second transfer to be under way")
+
+    gone = pulling.admin.request("DELETE", f"/v2/{pulling.repository()}/blobs/{digests[0]}")
+    pulling.registry.silence.set()  # the connection is dropped: the transfer goes on from there
+    pull.join(30)
+
+    assert gone.status == 202
+    assert lines[-1] == {"status": "success"}
+    assert pulling.blob(digests[0]).status == 200
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_blobs_may_lie_elsewhere_on_a_named_host(pulling, status):
     digests = add_model(pulling.registry, "v1", data := os.urandom(MIB))

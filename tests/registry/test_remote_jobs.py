@@ -74,3 +74,19 @@ def test_work_that_has_ended_cuts_nothing():
 
     assert job.result() == 7
     assert not work.aborted.is_set()
+
+
+def test_work_that_could_not_begin_is_waited_for_by_nobody(monkeypatch):
+    jobs, runs = Jobs(), []
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", refuse)
+        with jobs.joined("a", lambda: Job(lambda job: runs.append(1))):
+            pytest.fail("there is no thread")
+
+    with jobs.joined("a", lambda: Job(lambda job: runs.append(1))) as job:
+        assert job.wait(WAIT_S)
+    assert runs == [1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from storage.digest import Digest
 from storage.drivers.memory import MemoryDriver
-from storage.errors import StorageUnavailable
+from storage.errors import StorageFull, StorageUnavailable
 from storage.produce import produce_blob
 from storage.store import Store
 
@@ -62,6 +64,17 @@ def test_nothing_is_left_of_a_writer_that_fails(store, name, tmp_path, is_begun)
 
     assert not [each for each in (tmp_path / "data").rglob("*") if each.is_file()]
     assert store.uploads.expire(idle_s=-1) == 0
+
+
+def test_a_full_disk_is_said_to_be_full_and_nothing_is_left(store, name, tmp_path):
+    def write(path, keep):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageFull):
+        produce_blob(store, name, write)
+
+    assert not [each for each in (tmp_path / "data").rglob("*") if each.is_file()]
 
 
 def test_a_driver_without_files_refuses_before_anything_is_written(database, name):

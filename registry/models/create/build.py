@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, Final
 
-from registry.audit import records
 from registry.models.create import gguf_files
 from registry.models.create.base import Base, read_base
 from registry.models.create.config import config_json
@@ -21,7 +20,6 @@ from registry.models.create.quantizing import parsed_level, quantized
 from registry.models.create.recipe import Files, Recipe
 from registry.models.names import tag_moved
 from registry.models.staging import Staging
-from registry.services import config
 from runtime.api.errors import Refused
 from runtime.errors import RequestCancelled
 from runtime.gguf import Header
@@ -37,6 +35,7 @@ JSON = dict[str, Any]
 Lines = Generator[JSON, None, None]
 Pull = Callable[[ModelName], Iterator[JSON]]
 
+_MOST_LICENSES: Final = 100  # each is a layer, and a blob of its own
 _ONE_ADAPTER: Final = "only one adapter is currently supported"
 
 
@@ -81,6 +80,8 @@ class Build:
         What costs nothing to find out is found out before anything that costs much. Raises Refused.
         """
         recipe = self._recipe
+        if len(recipe.licenses) > _MOST_LICENSES:
+            raise Refused(400, f"a request adds at most {_MOST_LICENSES} licenses")
         try:
             load(recipe.template)
         except TemplateInvalid as error:
@@ -93,8 +94,10 @@ class Build:
         self._go_on()
         try:
             return read_base(self._staging, name, self._go_on)
-        except (NameUnknown, ManifestUnknown, BlobUnknown):
+        except (NameUnknown, ManifestUnknown):  # not where a blob is missing: a pull would take the name's place
             yield from self._pull(name)
+        except BlobUnknown:
+            raise Refused(404, f"model '{name.display}' not found") from None
         try:
             return read_base(self._staging, name, self._go_on)
         except (NameUnknown, ManifestUnknown, BlobUnknown):
@@ -174,17 +177,15 @@ class Build:
         yield {"status": "writing manifest"}
         self._go_on()
         target, staging = self._recipe.target, self._staging
-        before = records().trail.tagged(target.repository, [target.tag])
         self._bring(parts, target)
         stored = staging.store.repositories.put_manifest(
             target.repository,
             target.tag,
             manifest_json(config_part, layers),
             DOCKER_MANIFEST,
-            allow_sparse=config().allow_sparse,
             principal=staging.principal,
         )
-        tag_moved(target, stored.digest, before)
+        tag_moved(target, stored)
         yield {"status": "success"}
 
     def _bring(self, parts: Iterable[Part], target: ModelName) -> None:

@@ -12,7 +12,8 @@ from registry.models.create.recipe import Files
 from registry.models.staging import Staging
 from runtime.api.errors import Refused
 from runtime.errors import GGUFInvalid, ModelUnusable
-from runtime.gguf import MAGIC, Header, read_header
+from runtime.gguf import MAGIC, MAX_PAIRS, MAX_TENSORS, Header, read_header
+from runtime.gguf_reader import MAX_HEADER_BYTES
 from runtime.layers import OLLAMA
 from runtime.shards import in_order, is_shard, joined
 from storage.digest import Digest
@@ -22,6 +23,7 @@ JSON = dict[str, Any]
 _ZIP: Final = b"PK\x03\x04"
 _NOT_CONVERTED: Final = "safetensors and PyTorch models are not converted here: convert the model to GGUF first"
 _SHARD_NAME: Final = re.compile(r"[^/]*-\d{5}-of-\d{5}\.gguf")
+_MOST_ENTRIES: Final = MAX_TENSORS + MAX_PAIRS  # of all headers together, which are in memory at once
 _FOREIGN: Final = (".safetensors", ".pth", ".zip")
 
 
@@ -60,12 +62,17 @@ class Weights:
 
 
 def read_files(staging: Staging, files: Files) -> Generator[JSON, None, list[File]]:
-    """Every file, with a line for each. Raises Refused for what is not GGUF."""
+    """Every file, with a line for each. Raises Refused for what is not GGUF, or more than one model can be."""
     _check_kind(staging, files)
-    found = []
+    found, read_bytes, entries = list[File](), 0, 0
     for path, digest in files:
         yield {"status": "parsing GGUF"}
-        found.append(_read(staging, path, digest))
+        file = _read(staging, path, digest)
+        read_bytes += file.header.data_offset
+        entries += len(file.header.tensors) + len(file.header.metadata)
+        if read_bytes > MAX_HEADER_BYTES or entries > _MOST_ENTRIES:
+            raise Refused(400, "the headers of the files are more than one model can have")
+        found.append(file)
     return found
 
 

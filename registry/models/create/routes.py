@@ -52,7 +52,7 @@ def create() -> Response:
 
 def _check_uploaded(recipe: Recipe, staging: Staging) -> None:
     """Raises Refused."""
-    for digest in recipe.digests:
+    for digest in dict.fromkeys(recipe.digests):
         if staging.find(digest) is None:
             raise Refused(400, f'blob "{digest}" not found')
 

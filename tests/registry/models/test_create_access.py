@@ -7,7 +7,8 @@ import json
 import pytest
 
 from auth.tokens import AccessTokens
-from storage.reference import RepositoryName
+from storage.digest import Digest
+from storage.reference import RepositoryName, Tag
 from tests.made_models import NETWORK, digest_of, gguf_bytes
 from tests.stored_models import push_layers
 
@@ -79,6 +80,26 @@ def test_bytes_that_only_another_has_are_not_there(send, store):
 
     assert answers[0] == (400, {"error": f'blob "{DIGEST}" not found'})
     assert answers[1] == (400, {"error": f'blob "{absent}" not found'})
+
+
+def test_what_somebody_staged_is_not_for_a_bearer_token_that_covers_less(send, client, store):
+    push_layers(store, "theirs/model", [(MODEL, WEIGHTS)])
+    secret = AccessTokens(store.database).create("both", scopes=("push",), namespaces=("mine", "theirs"))
+    whole = {"Authorization": f"Bearer {secret}"}
+    scope = {"service": "tonnage", "scope": "repository:mine/x:pull,push"}
+    asked = client.get("/v2/token", query_string=scope, auth=("token", secret), environ_overrides=NETWORK)
+    narrow = {"Authorization": f"Bearer {asked.json['token']}"}
+
+    def statuses(headers):
+        said = {"model": "mine/x", "files": {"w.gguf": DIGEST}, "stream": False}
+        found = client.head(f"/api/blobs/{DIGEST}", headers=headers, environ_overrides=NETWORK)
+        made = client.post("/api/create", json=said, headers=headers, environ_overrides=NETWORK)
+        return found.status_code, made.status_code
+
+    assert statuses(whole) == (200, 200)
+    store.repositories.remove_model(RepositoryName("mine/x"), Tag("latest"))
+    store.blobs.unlink(RepositoryName("mine/x"), Digest.parse(DIGEST))
+    assert statuses(narrow) == (404, 400)
 
 
 def test_a_text_that_somebody_else_has_is_new_to_whoever_writes_it(send, store, client):
