@@ -5,6 +5,7 @@ Source: the Ollama API, "Prompt assembly" and "Truncation".
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Message = dict[str, Any]
 _MOST_RENDERS, _MOST_REFUSALS = 60, 16
 _SEARCH_S = 10.0
 _LONG_TOKEN = 16  # characters: hardly any text has so few tokens
+_MARK = re.compile(r"\[img-(0|[1-9][0-9]{0,8})\]")
 IMAGE_TOKENS = 768  # what an image counts for while messages are chosen, whatever the projector makes of it
 
 
@@ -152,16 +154,24 @@ def mark_images(messages: Sequence[Message]) -> list[Message]:
     """Each image as `[img-N]`, N from 0 over all messages: where a text has that already or `[img]`, else before it."""
     marked, number = [], 0
     for message in messages:
-        content, before = message.get("content", ""), ""
-        for _ in message.get("images") or ():
-            mark = f"[img-{number}]"
-            if "[img]" in content:
-                content = content.replace("[img]", mark, 1)
-            elif mark not in content:
-                before += mark
-            number += 1
-        marked.append(message | {"content": before + content})
+        marks = [f"[img-{number + place}]" for place in range(len(message.get("images") or ()))]
+        marked.append(message | {"content": _marked(message.get("content", ""), marks)})
+        number += len(marks)
     return marked
+
+
+def without_marks(text: str, images: int) -> str:
+    """`text` without the marks of its first `images` images."""
+    return _MARK.sub(lambda mark: "" if int(mark[1]) < images else mark[0], text)
+
+
+def _marked(content: str, marks: Sequence[str]) -> str:
+    """In one pass over the text: there may be thousands of marks, and megabytes of text."""
+    texts = content.split("[img]", len(marks))
+    placed = len(texts) - 1
+    written = {mark[0] for mark in _MARK.finditer(content)} if placed < len(marks) else set()
+    before = [mark for mark in marks[placed:] if mark not in written]
+    return "".join([*before, *map("".join, zip(texts, [*marks[:placed], ""], strict=True))])
 
 
 def without_old_reasoning(messages: Sequence[Message]) -> list[Message]:

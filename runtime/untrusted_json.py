@@ -1,8 +1,11 @@
-"""JSON from outside, as values that every later step can carry: no NaN, no half characters, no depth without end."""
+"""JSON from outside, as values that every later step can carry: no NaN, nothing infinite, no half characters, no depth
+without end.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -14,7 +17,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is too large")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def parse_json(text: str) -> Any:

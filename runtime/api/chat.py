@@ -19,6 +19,7 @@ from runtime.parsing.calls import Parsed, ToolCall
 from runtime.prompts import assemble
 
 JSON = dict[str, Any]
+_MOST_TOOLS = 1024  # each is checked, rendered, and a branch of what a forced call is held to
 
 
 def chat() -> Response:
@@ -63,10 +64,22 @@ def begin(call: Call) -> Running | Prompt | str:
         raise
 
 
+def rendered(call: Call) -> tuple[Model, Prompt]:
+    """All of the conversation as the model would read it; nothing is loaded, and nothing left out. Raises Refused."""
+    call.check_answer()
+    messages = call.body.messages()
+    model = call.find_model(NOT_FOUND)
+    dialogue = _dialogue(call, model, messages)
+    conversation = dialogue.conversation(assemble(model.system, model.messages, messages))
+    return model, dialogue.final(conversation, dialogue.render(conversation), is_cut=False)
+
+
 def _dialogue(call: Call, model: Model, messages: list[JSON]) -> Dialogue:
     """Raises Refused for what this model cannot do, the first reason first."""
     think = call.think(model)
     tools = call.body.objects("tools")
+    if len(tools) > _MOST_TOOLS:
+        raise Refused(400, f"too many tools: {len(tools)}, and {_MOST_TOOLS} are the most of one request")
     choice = call.body.tool_choice()
     call.require(model, ["tools"] if tools else [], "chat")
     call.check_images(model, [image for message in messages for image in message["images"]])

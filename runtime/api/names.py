@@ -10,6 +10,7 @@ from storage.reference import ModelName
 
 CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
 NO_CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
+_LONGEST = 1024  # characters; the longest name has some 600
 _SOURCE = re.compile(r":(?P<source>cloud|local)$|:[^/:]*(?P<cloud>-cloud)$", re.IGNORECASE)
 
 
@@ -18,6 +19,8 @@ def parse_name(text: str, *, no_cloud: str = CLOUD_DISABLED) -> ModelName:
 
     no_cloud: the route's words for that.
     """
+    if len(text) > _LONGEST:  # blanks around it count: replies repeat a name as it came, each chunk of them
+        raise Refused(400, "invalid model name")
     name, source = _cut_source(text.strip())
     if source is not None and _cut_source(name)[1] is not None:
         raise Refused(400, f'use either :local or :cloud, not both: "{text}"')

@@ -15,11 +15,17 @@ from storage.errors import StorageError
 
 JSON = dict[str, Any]
 _JSON_TYPE = "application/json; charset=utf-8"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_LINE_BREAKS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 log = logging.getLogger("tonnage.runtime")
 
 
 def encode(body: JSON) -> bytes:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """`body` as one line for whoever reads it: clients, Python's among them, break lines at more than line feeds."""
+    text = _encode(body)
+    if not text.isascii():
+        for mark, escaped in _LINE_BREAKS:  # which stand in JSON's strings only, where they may be escaped
+            text = text.replace(mark, escaped)
     return text.encode("utf-8", "replace")  # half a surrogate pair, from wherever, costs a character, not the answer
 
 

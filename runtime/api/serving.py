@@ -26,6 +26,7 @@ from runtime.settings import RuntimeSettings
 from runtime.structured.schema import Constraint
 from runtime.supervisor.client import Supervisor
 from runtime.supervisor.lease import Lease
+from runtime.vocabulary import vocabulary_spec
 from runtime.weights import identity, model_spec
 from storage.errors import BlobUnknown, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown
 from storage.store import Store
@@ -111,6 +112,16 @@ class Call:
             raise Refused(404, TRY_PULLING.format(self.model_name)) from None
         lease = supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
         return lease, sample
+
+    def lease_vocabulary(self, model: Model) -> Lease:
+        """A runner that knows the model's words: the one that has it loaded, or one without weights. The caller closes
+        it. Raises Refused.
+        """
+        try:
+            spec = vocabulary_spec(store(), model)
+        except (BlobUnknown, KeyUnknown):
+            raise Refused(404, TRY_PULLING.format(self.model_name)) from None
+        return supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
 
     def load_only(self, model: Model) -> str:
         """Load the model, or unload it for a keep-alive of 0. Returns the `done_reason` to report."""

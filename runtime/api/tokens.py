@@ -15,10 +15,7 @@ from flask import Response
 from runtime.api.errors import Refused
 from runtime.api.replies import one_object
 from runtime.api.requests import Body
-from runtime.api.serving import TRY_PULLING, Call, caller, store, supervisor
-from runtime.supervisor.lease import Lease
-from runtime.vocabulary import vocabulary_spec
-from storage.errors import BlobUnknown
+from runtime.api.serving import TRY_PULLING, Call
 
 JSON = dict[str, Any]
 _TEXTS = ("text", "content", "prompt")
@@ -33,7 +30,7 @@ def tokenize() -> Response:
     add_special = call.body.flag("add_special", False)
     parse_special = call.body.flag("parse_special", True)
     with_pieces = call.body.flag("with_pieces", False)
-    with _lease(call) as lease:
+    with call.lease_vocabulary(call.find_model(TRY_PULLING)) as lease:
         loaded_ns = time.monotonic_ns()
         tokens = lease.tokenize(
             text, add_special=add_special, parse_special=parse_special, is_cancelled=call.is_cancelled
@@ -49,23 +46,10 @@ def detokenize() -> Response:
     """The text of token ids, special ones spelt out."""
     call = Call.from_request()
     tokens = _tokens(call.body)
-    with _lease(call) as lease:
+    with call.lease_vocabulary(call.find_model(TRY_PULLING)) as lease:
         loaded_ns = time.monotonic_ns()
         text = lease.detokenize(tokens, is_cancelled=call.is_cancelled)
     return one_object({"model": call.model_name, "text": text, "content": text, **_durations(call, loaded_ns)})
-
-
-def _lease(call: Call) -> Lease:
-    """A runner that knows the model's words: the one that has it loaded, or one without weights. The caller closes it.
-
-    Raises Refused.
-    """
-    model = call.find_model(TRY_PULLING)
-    try:
-        spec = vocabulary_spec(store(), model)
-    except BlobUnknown:
-        raise Refused(404, TRY_PULLING.format(call.model_name)) from None
-    return supervisor().lease(spec, call.keep_alive_s, caller=caller(), is_cancelled=call.is_cancelled)
 
 
 def _text(body: Body) -> str:

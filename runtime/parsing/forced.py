@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime.errors import FormatInvalid
 from runtime.parsing.calls import AnswerParser, Parsed, new_call
+from runtime.parsing.json_text import whole_json
 from runtime.structured.schema import Constraint, constraint
 
 JSON = dict[str, Any]
@@ -71,7 +72,7 @@ class ForcedCall:
         text = "".join(self._text) + split.content
         before, brace, rest = text.partition("{")  # some models say a word before they call
         try:
-            called = json.loads(brace + rest)
+            called = whole_json(brace + rest)
             call = new_call(str(called["name"]), dict(called["arguments"]), 0)
         except (ValueError, TypeError, KeyError, RecursionError):
             return Parsed(split.thinking, text)

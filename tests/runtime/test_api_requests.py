@@ -135,6 +135,8 @@ def test_names_find_their_repository_and_tag(text: str, repository: str, tag: st
         ("m:cloud", 403, CLOUD_DISABLED),
         ("m:20b-cloud", 403, CLOUD_DISABLED),
         ("m:8b:Cloud", 403, CLOUD_DISABLED),
+        (" " * 1024 + "m", 400, "invalid model name"),
+        ("m" * 2000 + ":cloud:local", 400, "invalid model name"),
         ("m:cloud:local", 400, 'use either :local or :cloud, not both: "m:cloud:local"'),
     ],
 )

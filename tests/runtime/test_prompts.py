@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.parsing.thinking import ThinkingSplitter
-from runtime.prompts import assemble, fit
+from runtime.prompts import assemble, fit, mark_images, without_marks
 from runtime.templates.errors import RendererBusy, TemplateFailed
 
 JSON = dict[str, Any]
@@ -190,3 +191,42 @@ def test_reasoning_is_split_off_however_the_text_arrives(
 
     assert "".join(piece.thinking for piece in pieces) == thinking
     assert "".join(piece.content for piece in pieces) == content
+
+
+def _marked_one_by_one(content: str, images: int) -> str:
+    """What is promised, in the words of the promise."""
+    before = ""
+    for number in range(images):
+        mark = f"[img-{number}]"
+        if "[img]" in content:
+            content = content.replace("[img]", mark, 1)
+        elif mark not in content:
+            before += mark
+    return before + content
+
+
+MARKS = st.lists(st.sampled_from(["[img]", "[img-0]", "[img-1]", "[img-02]", "[img-3]", "[im", "g]", "x"]), max_size=8)
+
+
+@given(MARKS.map("".join), st.integers(0, 5))
+def test_each_image_has_one_place_in_the_text(text: str, images: int) -> None:
+    (marked,) = mark_images([{"content": text, "images": ["i"] * images}])
+
+    assert marked["content"] == _marked_one_by_one(text, images)
+
+
+def test_marks_of_images_count_over_all_messages_and_can_be_taken_out() -> None:
+    marked = mark_images([{"content": "a", "images": ["i"]}, {"content": "b[img]c", "images": ["i", "i"]}])
+    text = "".join(message["content"] for message in marked)
+
+    assert text == "[img-0]a[img-2]b[img-1]c"
+    assert without_marks(text, 2) == "a[img-2]bc"
+
+
+def test_many_images_in_a_long_text_take_no_time() -> None:
+    marks = 20_000
+    started = time.process_time()
+
+    mark_images([{"content": "x" * 10**6 + "[img]" * marks, "images": ["i"] * 2 * marks}])
+
+    assert time.process_time() - started < 5  # one by one it takes minutes

@@ -34,7 +34,16 @@ def test_half_characters_are_replaced_and_whole_ones_kept(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "NaN", '{"a": Infinity}', "[" * 100_000, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)]
+    "text",
+    [
+        "",
+        "{",
+        "NaN",
+        '{"a": Infinity}',
+        '{"a": [-1e999]}',
+        "[" * 100_000,
+        "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
+    ],
 )
 def test_what_nothing_could_carry_is_refused(text):
     with pytest.raises(ValueError):

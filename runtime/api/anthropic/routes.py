@@ -11,14 +11,13 @@ from runtime.api.answer import Running
 from runtime.api.anthropic.errors import error_frame, json_response, refusal, request_id
 from runtime.api.anthropic.replies import frames, message
 from runtime.api.anthropic.translation import count_call, message_call
-from runtime.api.chat import begin
+from runtime.api.chat import begin, rendered
 from runtime.api.requests import Body
-from runtime.api.serving import NOT_FOUND, settings
+from runtime.api.serving import settings
 from runtime.api.sse import CONTENT_TYPE
 from runtime.api.v1_body import read_v1_body
-from runtime.dialogue import Prompt
 from runtime.errors import RuntimeFailure
-from runtime.prompts import IMAGE_TOKENS
+from runtime.prompts import IMAGE_TOKENS, without_marks
 from storage.errors import StorageError
 
 bp = Blueprint("anthropic", __name__)
@@ -43,13 +42,9 @@ def count_tokens() -> Response:
     """How many tokens the model would read, an image for as many as it counts when messages are chosen."""
     started_ns = time.monotonic_ns()
     call = count_call(_body(), started_ns)
-    prompt = begin(call)
-    assert isinstance(prompt, Prompt)
-    text = prompt.text
-    for number in range(len(prompt.images)):
-        text = text.replace(f"[img-{number}]", "")
-    lease, _ = call.lease(call.find_model(NOT_FOUND))
-    with lease:
+    model, prompt = rendered(call)
+    text = without_marks(prompt.text, len(prompt.images))
+    with call.lease_vocabulary(model) as lease:
         tokens = lease.count(text, is_cancelled=call.is_cancelled)
     return json_response({"input_tokens": tokens + IMAGE_TOKENS * len(prompt.images)})
 

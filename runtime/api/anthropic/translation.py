@@ -28,7 +28,7 @@ def message_call(body: Body, started_ns: int) -> Call:
 def count_call(body: Body, started_ns: int) -> Call:
     """What POST /v1/messages/count_tokens asks for: the whole prompt, and no answer. Raises Refused, AccessDenied."""
     _check_model(body)
-    return _call(_fields(body) | {"truncate": False, "_debug_render_only": True}, started_ns)
+    return _call(_fields(body), started_ns)
 
 
 def _call(fields: JSON, started_ns: int) -> Call:

@@ -15,6 +15,7 @@ from runtime.api.openai.replies import one_object
 from runtime.api.requests import Body
 from runtime.api.serving import Call
 from runtime.api.sse import CONTENT_TYPE
+from runtime.dialogue import Prompt
 
 JSON = dict[str, Any]
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
@@ -27,8 +28,9 @@ def chat_completions() -> Response:
     is_stream, wants_usage = body.flag("stream", False), requests.wants_usage(body)
     call = Call.of(_native(body), started_ns)
     begun = chat.begin(call)
-    if not isinstance(begun, Running):
+    if isinstance(begun, Prompt):
         return one_object(chat_reply.unsaid(call.model_name, begun))
+    assert isinstance(begun, Running)  # there are messages
     if is_stream:
         frames = chat_reply.frames(call.model_name, begun.events(), wants_usage=wants_usage)
         return begun.stream(frames, broken_off, CONTENT_TYPE)

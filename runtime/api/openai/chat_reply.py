@@ -29,11 +29,11 @@ def whole(model: str, answer: Whole) -> JSON:
     return head(_ID, "chat.completion", model) | {"choices": [choice], "usage": usage(answer.done)}
 
 
-def unsaid(model: str, begun: Prompt | str) -> JSON:
-    """The answer where the model was only loaded, or its prompt only made."""
-    reason, shown = (begun, {}) if isinstance(begun, str) else ("stop", {"_debug_info": begun.debug_info()})
-    choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": reason}
-    return head(_ID, "chat.completion", model) | {"choices": [choice], "usage": usage(None)} | shown
+def unsaid(model: str, prompt: Prompt) -> JSON:
+    """The answer where its prompt was only made."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
+    shown = {"choices": [choice], "usage": usage(None), "_debug_info": prompt.debug_info()}
+    return head(_ID, "chat.completion", model) | shown
 
 
 def frames(model: str, events: Iterator[Chunk | Done], *, wants_usage: bool) -> Iterator[bytes]:

@@ -62,8 +62,8 @@ def _native(message: Body, calls: list[JSON], names: dict[str, str]) -> Iterator
 def _parts(content: object, has_calls: bool) -> list[JSON]:
     if isinstance(content, str):
         return [{"content": content}]
-    if has_calls and (content is None or content == []):
-        return [{}]
+    if content == [] or (has_calls and content is None):
+        return [{}]  # without any message the model would only be loaded
     if isinstance(content, list):
         return [part(each) for each in content]
     raise Refused(400, f"invalid message content type: {json_kind(content)}")

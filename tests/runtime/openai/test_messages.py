@@ -39,6 +39,7 @@ def prompt(client: FlaskClient, model: str, messages: list[JSON], **body: object
         ([{"role": "system", "content": "s"}, *user("q")], "[S]s[system]s[user]q"),
         ([*user("q"), CALLED], '[user]q[assistant]f{"a":"x","b":1}'),
         ([*user("q"), CALLED | {"content": ""}], '[user]q[assistant]f{"a":"x","b":1}'),
+        (user([]), "[user]"),
         ([*user("q"), CALLED | {"content": []}], '[user]q[assistant]f{"a":"x","b":1}'),
         ([*user("q"), CALLED | {"content": [text("c")]}], '[user]q[assistant]cf{"a":"x","b":1}'),
         ([*user("q"), {"role": "assistant", "reasoning": "why", "content": "a"}, *user("r")],
