@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select
@@ -33,7 +33,7 @@ class StoredManifest:
     raw: bytes
     subject: Digest | None
     pushed_at: float
-    replaced: tuple[tuple[Tag, Digest], ...] = ()
+    replaced: tuple[tuple[Tag, Digest], ...] = field(default=(), compare=False)
 
 
 _COLUMNS: Final = (Manifest.digest, Manifest.media_type, Manifest.raw, Manifest.subject, Manifest.pushed_at)

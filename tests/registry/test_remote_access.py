@@ -339,6 +339,13 @@ def test_the_head_of_an_answer_cannot_come_in_drips(start):
         Outbound(connect_s=2, read_s=0.5).request("GET", url)
 
 
+@pytest.mark.parametrize("drop", [b"X: y\r\n", b"X" * 4096])
+def test_a_body_ends_though_its_trailers_do_not(drop):
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    with dripping(start, drop) as url, pytest.raises(ConnectionCut):
+        Outbound(connect_s=2, read_s=5).request("GET", url).read(100)
+
+
 def test_a_blob_cannot_come_in_drips(monkeypatch):
     monkeypatch.setattr(fetch, "PACE_WINDOW_S", 0.3)
     blob = Descriptor("a/b", ABSENT, 1_000_000)

@@ -294,6 +294,35 @@ def test_a_manifest_with_very_many_layers_is_stored(store, name):
     assert store.repositories.get_manifest(name, V1).raw == raw
 
 
+def test_a_push_tells_what_its_tags_named_before(pushed, name):
+    first = pushed.repositories.put_manifest(name, V1, image(b"1"), OCI_MANIFEST)
+
+    second = pushed.repositories.put_manifest(name, V1, image(b"2"), OCI_MANIFEST, tags=[Tag("v2")])
+
+    assert first.replaced == ()
+    assert second.replaced == ((V1, first.digest),)
+
+
+def test_of_pushes_at_once_to_one_tag_each_is_told_of_one_other(pushed, name):
+    """So whoever takes away what a tag has left takes away all of it."""
+    first = pushed.repositories.put_manifest(name, V1, image(**{"number": -1}), OCI_MANIFEST)
+    told: list[Digest] = []
+
+    def push(number: int) -> None:
+        put = pushed.repositories.put_manifest(name, V1, image(**{"number": number}), OCI_MANIFEST)
+        told.extend(digest for _, digest in put.replaced)
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    last = pushed.repositories.get_manifest(name, V1).digest
+    pushes = {first.digest, *(Digest.of(image(**{"number": number})) for number in range(8))}
+    assert sorted(map(str, told)) == sorted(map(str, pushes - {last}))
+
+
 def test_pushes_at_once_to_one_new_repository_all_succeed(store):
     errors: list[BaseException] = []
 
