@@ -352,8 +352,8 @@ def test_documents_have_the_scores_that_the_weights_give(ranker: Embedder) -> No
     found = rank(ranker, "what is a panda?", PAIRS)
 
     assert scores(found) == pytest.approx([rank_bert().score("what is a panda?", text) for text in PAIRS], abs=5e-3)
-    assert scores(found) == pytest.approx(
-        [score for text in PAIRS for score in scores(rank(ranker, "what is a panda?", [text]))], abs=1e-4
+    assert scores(found) == pytest.approx(  # processors have other kernels for one text than for five
+        [score for text in PAIRS for score in scores(rank(ranker, "what is a panda?", [text]))], abs=1e-3
     )
     assert found.last["prompt_tokens"] == sum(
         len(rank_bert().tokens("what is a panda?")) + len(rank_bert().tokens(text)) - 1 for text in PAIRS
