@@ -362,10 +362,6 @@ class Context:
         """(vocabulary,) of the token at `index` of the last step; valid until the next one."""
         return self._array(ll.llama_get_logits_ith(self.pointer, index), self._vocabulary_size)
 
-    def token_embedding(self, index: int) -> NDArray[np.float32]:
-        """(width,) of the token at `index` of the last step; valid until the next one."""
-        return self._array(ll.llama_get_embeddings_ith(self.pointer, index), self._embedding_width)
-
     def sequence_embedding(self, sequence: int) -> NDArray[np.float32]:
         """(width,) of one sequence of the last step, pooled by llama.cpp; valid until the next one."""
         return self._array(ll.llama_get_embeddings_seq(self.pointer, sequence), self._embedding_width)

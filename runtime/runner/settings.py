@@ -12,8 +12,7 @@ class RunnerSettings(Message):
     """One loaded model. 0 or None leaves the choice to the runner.
 
     path: the weights, already checked; offset: where in it they begin. more_paths: the files that go on where it
-    ends. adapters: LoRA adapters to be
-    added to them, already checked too. socket: where requests are answered.
+    ends. adapters: LoRA adapters to be added to them, already checked too. socket: where requests are answered.
     context_length: tokens a sequence may span. parallel: sequences decoded side by side, each with a full window.
     num_batch: the most tokens of one step. kv_cache_type: "f16", "q8_0" or "q4_0".
     projector: the file that turns images into embeddings, already checked; empty without one.
