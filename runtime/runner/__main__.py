@@ -55,10 +55,11 @@ def serve(settings: RunnerSettings, control: socket.socket, channel: Channel) ->
     model = Model(settings, log, Progress(channel))
     engine = WordsOnly() if settings.vocabulary_only else Engine(model, settings)
     with listening(settings.socket) as listener:
+        server = Server(engine, model.vocabulary, listener, control)
         gc.freeze()  # what is here now stays until the end: later collections need not look at it
         taken = {"host_bytes": log.host_bytes, "device_bytes": log.device_bytes}
         channel.send({"event": "ready", "pid": os.getpid(), **taken, **engine.facts()}, timeout_s=_REPORT_S)
-        Server(engine, model.vocabulary, listener, control).serve()
+        server.serve()
 
 
 class Progress:

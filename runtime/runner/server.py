@@ -143,13 +143,13 @@ class Server:
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         listener.setblocking(False)
-        control.setblocking(False)  # a supervisor that stands still must not stop us too
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(control, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     def serve(self) -> None:
         """Run until the supervisor closes the control channel."""
+        self._control.setblocking(False)  # a supervisor that stands still must not stop us too
         timeout_s: float | None = None
         while self._listen(timeout_s):
             self._tidy()  # first: nothing is computed for those who have left

@@ -56,7 +56,7 @@ def test_a_runner_is_given_its_model_and_nothing_else(shared: Supervised, tiny: 
         assert files[1] == "/dev/null"
         assert files[2].startswith("pipe:")
         sockets = [name for name in files.values() if name.startswith("socket:")]
-        assert len(set(sockets)) == 2  # to the supervisor, and the one that listens
+        assert len(set(sockets)) == 4  # to the supervisor, the one that listens, and two for its threads to wake it
         assert not [
             name for name in files.values() if name.startswith("/") and "gguf" not in name and name[:5] != "/dev/"
         ]
