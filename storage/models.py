@@ -83,6 +83,16 @@ class Blob(Base):
     object_id: Mapped[int] = mapped_column(ForeignKey("objects.id"), index=True)
 
 
+class ChunkSums(Base):
+    """sha256 of each `chunk_bytes` of an object in turn, 32 bytes each: made when they are first asked for."""
+
+    __tablename__ = "chunk_sums"
+
+    object_id: Mapped[int] = mapped_column(ForeignKey("objects.id", ondelete="CASCADE"), primary_key=True)
+    chunk_bytes: Mapped[int]
+    sums: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class BlobLink(Base):
     """The blob was pushed to, mounted in or pulled through the repository: the only way to read it there.
 

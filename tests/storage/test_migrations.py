@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, update
 from sqlalchemy.exc import DBAPIError
 
 import auth.models
+import registry.remotes.models
 import storage.models
 from migrations.run import current, downgrade, head, upgrade
 from storage.db import Base, Database, create_sqlite_or_postgresql_engine
@@ -22,7 +23,7 @@ from storage.models import DAMAGED, Object
 from storage.store import Store
 
 ROOT = Path(__file__).parents[2]
-assert auth.models and storage.models  # their tables are in Base.metadata now
+assert auth.models and registry.remotes.models and storage.models  # their tables are in Base.metadata now
 
 
 def test_up_and_down_with_rows_and_up_again(empty_url, driver, name):
