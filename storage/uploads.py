@@ -36,6 +36,7 @@ from storage.models import Repository
 from storage.models import Upload as Row
 from storage.namespaces import drop_unused_repository, ensure_repository
 from storage.reference import RepositoryName
+from storage.sessions import session_of
 
 IDLE_S: Final = 24 * 3600.0
 _EXPIRE_BATCH: Final = 100
@@ -97,10 +98,12 @@ class Uploads:
         principal: str | None = None,
         algorithm: str | None = None,
         opened_with: str | None = None,
+        is_only: bool = False,
     ) -> Upload:
         """Open a session. `algorithm`: the only one the closing digest will use. Raises DigestInvalid.
 
-        opened_with: up to 64 characters that `opened_with` tells later.
+        opened_with: up to 64 characters that `opened_with` tells later. is_only: unless the repository has an open
+        session with the same, which is then the one; of any number who ask at once, one opens it.
         """
         algorithms = ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)
         key, now = layout.new_blob_key(), time.time()
@@ -119,10 +122,16 @@ class Uploads:
         }
         try:
             with self._database.begin() as connection:
-                connection.execute(_START, row | {"repository_id": ensure_repository(connection, name)})
+                repository_id = ensure_repository(connection, name, alone=is_only)
+                found = session_of(connection, name, opened_with) if is_only and opened_with else None
+                if found is None:
+                    connection.execute(_START, row | {"repository_id": repository_id})
         except BaseException:
             self._driver.discard(handle)
             raise
+        if found is not None:
+            self._driver.discard(handle)
+            return self.resume(name, found)
         return Upload(self._database, self._driver, name, upload_id, 0)
 
     def resume(self, name: RepositoryName, upload_id: str, *, principal: str | None = None) -> Upload:

@@ -104,9 +104,10 @@ class Fetch:
         if found is not None:
             with suppress(UploadUnknown):
                 return uploads.resume(self._target, found)
-        self._busy = 0
+        is_only, self._busy = self._busy < _MAX_BUSY, 0  # of those who begin at once, one opens it
+        algorithm = self._blob.digest.algorithm
         return uploads.start(
-            self._target, principal=self._principal, algorithm=self._blob.digest.algorithm, opened_with=marker
+            self._target, principal=self._principal, algorithm=algorithm, opened_with=marker, is_only=is_only
         )
 
     def _watch(self, error: UploadBusy, job: Job[None]) -> None:
