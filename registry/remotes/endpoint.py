@@ -123,6 +123,16 @@ class RemoteRepository:
                 raise DigestMismatch(f"the manifest that {self.home} sent for {reference} is not {promised}")
         return RemoteManifest(raw, Digest.of(raw), media_type)
 
+    def manifest_digest(self, tag: Tag) -> Digest | None:
+        """What the tag names, without its bytes; None where the registry does not tell. Raises NotFound."""
+        with self.call("HEAD", self.url(f"manifests/{tag}"), headers={"Accept": _ACCEPT}) as reply:
+            if reply.status != 200:
+                raise failure(reply, f"{self.repository}:{tag}")
+            try:
+                return Digest.parse(reply.header("Docker-Content-Digest"))
+            except DigestInvalid:
+                return None
+
     def put_manifest(self, tag: Tag, raw: bytes, media_type: str) -> None:
         """Spec: "Pushing manifests". Raises Forbidden, RequestRefused."""
         url = self.url(f"manifests/{tag}")

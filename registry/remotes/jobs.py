@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Job(Generic[T]):
         self._ended, self._cancelled = threading.Event(), threading.Event()
         self._result: T | None = None
         self._error: BaseException | None = None
+        self._unwatched_until = float("inf")
         self.completed = 0
 
     def start(self) -> None:
@@ -52,9 +54,13 @@ class Job(Generic[T]):
             self._cancelled.set()
             self._abort()
 
+    def end_at(self, moment: float) -> None:
+        """Let it go on until that moment of the monotonic clock, and end it then; a later call sets another one."""
+        self._unwatched_until = moment
+
     def check(self) -> None:
         """For the work itself, now and then. Raises Cancelled."""
-        if self._cancelled.is_set():
+        if self._cancelled.is_set() or time.monotonic() > self._unwatched_until:
             raise Cancelled("the transfer was given up")
 
     def sleep(self, seconds: float) -> None:
@@ -83,7 +89,7 @@ def started(job: Job[T]) -> Iterator[Job[T]]:
 
 @dataclass(slots=True)
 class _Shared:
-    job: Job[None]
+    job: Job[Any]
     watchers: int = 0
 
 
@@ -95,13 +101,13 @@ class Jobs:
         self._shared: dict[Hashable, _Shared] = {}
 
     @contextmanager
-    def joined(self, key: Hashable, make: Callable[[], Job[None]]) -> Iterator[Job[None]]:
-        """The job under way for `key`, or a new one, started."""
+    def joined(self, key: Hashable, make: Callable[[], Job[T]], *, linger_s: float = 0.0) -> Iterator[Job[T]]:
+        """The job under way for `key`, or a new one, started. linger_s: how long it goes on when nobody watches."""
         shared = self._join(key, make)
         try:
             yield shared.job
         finally:
-            self._leave(key, shared)
+            self._leave(key, shared, linger_s)
 
     def _join(self, key: Hashable, make: Callable[[], Job[Any]]) -> _Shared:
         with self._lock:
@@ -111,13 +117,18 @@ class Jobs:
                 shared.job.start()  # before anybody can find it: one that never began would be waited for without end
                 self._shared[key] = shared
             shared.watchers += 1
+            shared.job.end_at(float("inf"))
             return shared
 
-    def _leave(self, key: Hashable, shared: _Shared) -> None:
+    def _leave(self, key: Hashable, shared: _Shared, linger_s: float) -> None:
         with self._lock:
             shared.watchers -= 1
             is_last = shared.watchers == 0
-            if is_last and self._shared.get(key) is shared:
+            if is_last and linger_s:
+                shared.job.end_at(time.monotonic() + linger_s)
+            elif is_last and self._shared.get(key) is shared:
                 del self._shared[key]
-        if is_last:
+            for each in [each for each, other in self._shared.items() if not other.watchers and other.job.has_ended]:
+                del self._shared[each]
+        if is_last and not linger_s:
             shared.job.cancel()
