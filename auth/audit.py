@@ -47,6 +47,7 @@ class What(StrEnum):
     KEY_REMOVE = "key.remove"
     TOKEN_CREATE = "token.create"  # noqa: S105  # a word, not a secret
     TOKEN_REVOKE = "token.revoke"  # noqa: S105
+    MIRROR_CHANGE = "mirror.change"
     SIGNING_KEY_ROTATE = "signing-key.rotate"
     PUSH = "push"
     TAG_MOVE = "tag.move"  # a tag that named another manifest before
@@ -56,6 +57,8 @@ class What(StrEnum):
     DELETE_MODEL = "delete.model"
     PULL_MODEL = "pull.model"  # from another registry into this one
     PUSH_MODEL = "push.model"  # from this one to another: what it holds is disclosed
+    IMPORT_MODEL = "import.model"  # from an archive into this registry
+    EXPORT_MODEL = "export.model"  # from this registry into an archive
     PULL = "pull"  # of what is private
     REFUSE = "refuse"
 

@@ -18,10 +18,15 @@ COMMANDS: Final = MappingProxyType(
         "list": "models", "show": "models", "cp": "models", "rm": "models",
         "ps": "running", "run": "running", "stop": "running",
         "create": "create",
+        "mirror": "mirror",
         "gc": "store", "scrub": "store",
+        "export": "carry", "import": "carry", "inventory": "carry",
+        "import-ollama": "import_ollama",
     }
 )  # fmt: skip
-_NAMED_OTHERWISE: Final = MappingProxyType({"list": "list_models"})
+_NAMED_OTHERWISE: Final = MappingProxyType(
+    {"list": "list_models", "import": "import_models", "import-ollama": "import_ollama"}
+)
 
 
 class _Commands(click.Group):

@@ -18,7 +18,8 @@ _MAX_SWEEPS = 1000
 
 
 @contextmanager
-def _store(flags: dict[str, object]) -> Iterator[Store]:
+def open_store(flags: dict[str, object]) -> Iterator[Store]:
+    """The store that `--data` and `--database-url` name; what it refuses is one line."""
     config = config_of(**flags)
     database = open_database(config)
     try:
@@ -39,7 +40,7 @@ def gc(dry_run: bool, orphans: bool, **flags: object) -> None:
     A server does it by itself every few minutes. Do not use --orphans after restoring an old database: it removes what
     only the newer one knows.
     """
-    with _store(flags) as store:
+    with open_store(flags) as store:
         if dry_run:
             click.echo(f"would remove {_counted(store.collector.candidates())}")
             return
@@ -69,19 +70,19 @@ def scrub(rate: str, **flags: object) -> int:
     if bytes_a_second < 1:
         raise click.UsageError("--rate must be at least one byte")
     objects = size = problems = 0
-    with _store(flags) as store:
+    with open_store(flags) as store:
         for checked in store.scrubber.run(rate=bytes_a_second):
             objects, size = objects + 1, size + checked.size
             if checked.problem is not None:
                 problems += 1
                 click.echo(f"{checked.problem.value}\t{','.join(map(str, checked.digests))}\t{checked.key}")
-    click.echo(f"read {objects} objects, {_readable(size)}; {problems} with a problem")
+    click.echo(f"read {objects} objects, {readable(size)}; {problems} with a problem")
     return 1 if problems else 0
 
 
 def _counted(swept: Swept) -> str:
-    return f"{swept.objects} objects, {_readable(swept.size)}, and {swept.links} links"
+    return f"{swept.objects} objects, {readable(swept.size)}, and {swept.links} links"
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
