@@ -23,23 +23,33 @@ _ALGORITHM: Final = "sha256"
 Write = Callable[[Path, Callable[[], None]], None]
 
 
-def produce_blob(store: Store, name: RepositoryName, write: Write, *, principal: str | None = None) -> BlobInfo:
+def produce_blob(
+    store: Store,
+    name: RepositoryName,
+    write: Write,
+    *,
+    principal: str | None = None,
+    hashed: Callable[[int], None] = lambda size: None,
+    check: Callable[[Digest], None] = lambda digest: None,
+) -> BlobInfo:
     """A blob of whatever `write` leaves in a file, leased to `principal`.
 
-    write: called with where the file is to be, and with what it calls every few seconds. Raises what `write` raises,
-    StorageFull where the disk takes no more, and StorageUnavailable where the driver keeps no files; nothing is left
-    behind then.
+    write: called with where the file is to be, and with what it calls every few seconds. hashed: told how far reading
+    it is. check: told the digest before it becomes a blob. Raises what these raise, StorageFull where the disk takes no
+    more, and StorageUnavailable where the driver keeps no files; nothing is left behind then.
     """
     upload = store.uploads.start(name, principal=principal, algorithm=_ALGORITHM)
     try:
-        return upload.commit(_written(store, upload, write))
+        digest = _written(store, upload, write, hashed)
+        check(digest)
+        return upload.commit(digest)
     except BaseException:
         with suppress(UploadUnknown):
             upload.cancel()
         raise
 
 
-def _written(store: Store, upload: Upload, write: Write) -> Digest:
+def _written(store: Store, upload: Upload, write: Write, hashed: Callable[[int], None]) -> Digest:
     """Let the file be written, and remember in the session how long it is and what it hashes to."""
     with claimed(store.database, upload.id) as claim:
         path = _place(store.driver, claim)
@@ -54,6 +64,7 @@ def _written(store: Store, upload: Upload, write: Write) -> Digest:
             while piece := file.read(_READ_BYTES):
                 hasher.update(piece)
                 size += len(piece)
+                hashed(size)
                 claim.keep()
         claim.release(offset=size, states=hasher.states())
     return hasher.digests()[_ALGORITHM]

@@ -154,7 +154,8 @@ class FilesystemDriver:
                     return  # an earlier attempt came this far, and may have died before its name was durable
                 if path == self._path(handle) or kept < size:
                     raise KeyUnknown("staged bytes are gone", key=handle)
-                file.truncate(size)
+                if kept > size:  # else not even its times may change: others may know the file by another name
+                    file.truncate(size)
                 os.fsync(file.fileno())
             self._move(handle, path, self._path(handle))
 
