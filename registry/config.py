@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from registry.remotes.errors import UrlInvalid
+from registry.remotes.rate import LEAST_RATE
 from registry.remotes.settings import ClientSettings, RemoteSettings
 from storage.reference import DEFAULT_HOST
 
@@ -20,10 +21,13 @@ _GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 6
 _GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 FOREVER_S = -1.0
+_ALIVE_RATE = 1024  # bytes a second; a stream below is given up, here and by servers such as this one
 _DEVICE_NAMES = (
     "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
     "GPU_DEVICE_ORDINAL", "HSA_OVERRIDE_GFX_VERSION",
 )  # fmt: skip
+
+GRACE_S = 10  # what streams get to end in when the server is told to stop
 
 
 class ConfigInvalid(Exception):
@@ -45,6 +49,10 @@ class Config:
     upstream: str = DEFAULT_HOST
     allowed_hosts: tuple[str, ...] = ()  # host[:port] that pulls and pushes may reach wherever they lie
     remote_tokens: tuple[str, ...] = ()  # SERVER=FILE
+    limit_rate_down: int = 0  # bytes a second from other servers, all processes together; 0 is no limit
+    limit_rate_up: int = 0  # and to them
+    mirror_high_bytes: int = 0  # of mirrored blobs: above, the least recently pulled go; 0 is no bound
+    mirror_low_bytes: int = 0  # until so much is left
     workers: int = 2
     threads: int = 64
     memory_budget_bytes: int = 0
@@ -71,9 +79,25 @@ class Config:
 
     @property
     def remotes(self) -> RemoteSettings:
-        """How the server goes out; a quarter of a process's threads may be busy with that. Raises UrlInvalid."""
-        transfers = max(1, self.threads // 4)
-        return RemoteSettings.of(self.upstream, self.allowed_hosts, self.remote_tokens, self.keys_path, transfers)
+        """How one process goes out. Raises UrlInvalid.
+
+        A quarter of a web process's threads may be busy with that. Each process gets its share of the limits and no
+        more, whatever the others do: processes that lent to each other would have to ask first.
+        """
+        rates = (self.limit_rate_down // self.outbound_processes, self.limit_rate_up // self.outbound_processes)
+        return RemoteSettings.of(
+            self.upstream, self.allowed_hosts, self.remote_tokens, self.keys_path, self.transfers, rates=rates
+        )
+
+    @property
+    def outbound_processes(self) -> int:
+        """The web processes, and the one that syncs mirrors."""
+        return self.workers + 1
+
+    @property
+    def transfers(self) -> int:
+        """Pulls and pushes at once in a web process."""
+        return max(1, self.threads // 4)
 
     @property
     def is_loopback(self) -> bool:
@@ -123,6 +147,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
 
     data = Path(text("data") or str(default_data())).expanduser().absolute()
     host, port = parse_listen(text("listen", "127.0.0.1:11434"))
+    high, low = _watermarks(text("mirror_high", "0"), text("mirror_low", "0"))
     config = Config(
         data=str(data),
         listen_host=host,
@@ -135,6 +160,10 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
         upstream=text("upstream", DEFAULT_HOST),
         allowed_hosts=_list(text("allowed_hosts")),
         remote_tokens=_list(text("remote_tokens")),
+        limit_rate_down=parse_size("TONNAGE_LIMIT_RATE_DOWN", text("limit_rate_down", "0")),
+        limit_rate_up=parse_size("TONNAGE_LIMIT_RATE_UP", text("limit_rate_up", "0")),
+        mirror_high_bytes=high,
+        mirror_low_bytes=low,
         workers=_count("TONNAGE_WORKERS", text("workers", "2"), least=1, most=256),
         threads=_count("TONNAGE_THREADS", text("threads", "64"), least=4, most=1024),
         memory_budget_bytes=parse_size("TONNAGE_MEMORY_BUDGET", text("memory_budget", "0")),
@@ -164,6 +193,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
     if text("storage", "filesystem") != "filesystem":
         raise ConfigInvalid("TONNAGE_STORAGE: this version stores in the filesystem only; leave it unset")
     _check_remotes(config)
+    _check_rates(config)
     if config.external_url and not re.fullmatch(r"https?://[^/\s\"]+", config.external_url):
         raise ConfigInvalid("TONNAGE_EXTERNAL_URL must be http(s)://host[:port], without a path")
     if config.access == "open" and not config.is_loopback and "i_know" not in given:
@@ -186,6 +216,20 @@ def _check_remotes(config: Config) -> None:
             raise ConfigInvalid(f"{name}: {error}") from None
 
 
+def _check_rates(config: Config) -> None:
+    """Raises ConfigInvalid for a limit under which transfers would look dead to the servers at their other end."""
+    least = config.outbound_processes * max(LEAST_RATE, 2 * _ALIVE_RATE * config.transfers)
+    for name, rate in (
+        ("TONNAGE_LIMIT_RATE_DOWN", config.limit_rate_down),
+        ("TONNAGE_LIMIT_RATE_UP", config.limit_rate_up),
+    ):
+        if 0 < rate < least:
+            raise ConfigInvalid(
+                f"{name} must be 0 (no limit) or at least {-(-least // 1024)}K: "
+                f"{config.outbound_processes} processes of up to {config.transfers} transfers share it"
+            )
+
+
 def client_settings(environ: Mapping[str, str] | None = None) -> ClientSettings:
     """What client commands take from the environment. Raises ConfigInvalid."""
     env = os.environ if environ is None else environ
@@ -205,12 +249,31 @@ def parse_listen(text: str) -> tuple[str, int]:
     return match[1] or match[2] or "0.0.0.0", int(match[3])  # noqa: S104  # ":port" means every address, as asked
 
 
+def _watermarks(high_text: str, low_text: str) -> tuple[int, int]:
+    """High and low; the second is nine tenths of the first unless it is said. Raises ConfigInvalid."""
+    high = parse_size("TONNAGE_MIRROR_HIGH", high_text)
+    low = parse_size("TONNAGE_MIRROR_LOW", low_text) or high * 9 // 10
+    if low > high:
+        raise ConfigInvalid(
+            f"TONNAGE_MIRROR_LOW must be at most TONNAGE_MIRROR_HIGH ({high_text!r}, 0 is no bound), not {low_text!r}"
+        )
+    return high, low
+
+
 def parse_size(name: str, text: str) -> int:
     """Bytes: a number with an optional K, M, G or T (powers of 1024). Raises ConfigInvalid."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ConfigInvalid(f"{name} must be a size such as 8G or 512M, not {text!r}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_rate(name: str, text: str) -> int:
+    """Bytes a second, as `parse_size` reads them; 0 is no limit. Raises ConfigInvalid, also for one too low to work."""
+    rate = parse_size(name, text)
+    if 0 < rate < LEAST_RATE:
+        raise ConfigInvalid(f"{name} must be 0 (no limit) or at least {LEAST_RATE // 1024}K a second, not {text!r}")
+    return rate
 
 
 def parse_duration(name: str, text: str) -> float:

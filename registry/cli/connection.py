@@ -19,6 +19,7 @@ from registry.remotes.credentials import Authenticator
 from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import RemoteError
 from registry.remotes.http import Origin, Outbound
+from registry.remotes.rate import Limits
 from runtime.errors import ModelfileInvalid
 from storage.errors import StorageError
 from storage.reference import ModelName
@@ -56,8 +57,22 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def connect(*, server: str | None, token_file: Path | None, ca_file: Path | None, insecure: bool) -> Connection:
-    """The connection that these options ask for. Raises RemoteError, ClickException."""
+def limits_rate(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--limit-rate`, for commands that move whole models."""
+    option = click.option("--limit-rate", metavar="RATE", help="Bytes a second to move at most, such as 20M.")
+    return option(command)
+
+
+def connect(
+    *,
+    server: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+    insecure: bool,
+    limit_rate: str | None = None,
+) -> Connection:
+    """The connection that these options ask for. Raises RemoteError, ClickException, ConfigInvalid."""
+    rate = config.parse_rate("--limit-rate", limit_rate) if limit_rate is not None else 0
     server = server or config.client_settings().server
     origin = Origin.of(server)
     if urlsplit(server)._replace(scheme="", netloc="").geturl() not in {"", "/"}:
@@ -68,7 +83,8 @@ def connect(*, server: str | None, token_file: Path | None, ca_file: Path | None
         click.echo(
             "warning: the server's certificate is not verified; anyone on the way can read and change this", err=True
         )
-    return Connection(str(origin), Outbound(ca_file=ca_file, verify_tls=not insecure), _token(token_file))
+    http = Outbound(ca_file=ca_file, verify_tls=not insecure, limits=Limits.of(rate, rate))
+    return Connection(str(origin), http, _token(token_file))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from registry.cli.connection import FILE, connect, connects, one_line_errors
+from registry.cli.connection import FILE, connect, connects, limits_rate, one_line_errors
 from registry.cli.sources import Sources, find_sources
 from registry.cli.steps import follow
 from registry.remotes.blob_sender import send_files
@@ -21,6 +21,7 @@ from storage.reference import ModelName
 @click.argument("name")
 @click.option("-f", "--file", "path", type=FILE, help="The Modelfile; ./Modelfile when not given, else *.gguf here.")
 @click.option("-q", "--quantize", "level", metavar="LEVEL", help="Quantise the weights, e.g. to q4_K_M.")
+@limits_rate
 @connects
 def create(name: str, path: Path | None, level: str | None, **options: Any) -> None:
     """Make the model NAME on the server, of a Modelfile.

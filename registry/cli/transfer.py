@@ -9,7 +9,7 @@ import click
 
 from auth.keys import PrivateKey
 from registry import config
-from registry.cli.connection import FILE, connect, connects, one_line_errors
+from registry.cli.connection import FILE, connect, connects, limits_rate, one_line_errors
 from registry.remotes.package import build_package
 from registry.remotes.progress import Progress, progress_on
 from registry.remotes.pull import Pull, holds
@@ -27,6 +27,7 @@ _key_option = click.option("--key", "key_path", type=FILE, help="OpenSSH ed25519
 @click.option("--system", default="", help="The model's system message.")
 @click.option("--license", "licenses", type=FILE, multiple=True, help="File with a licence; may be repeated.")
 @_key_option
+@limits_rate
 @connects
 def push(
     *,
@@ -61,6 +62,7 @@ def push(
 @click.option("-o", "--output", metavar="DIR|FILE", type=FILE, help="Where to; ./MODEL-TAG.gguf when not given.")
 @click.option("--force", is_flag=True, help="Replace an existing file that has other content.")
 @_key_option
+@limits_rate
 @connects
 def pull(name: str, output: Path | None, force: bool, key_path: Path | None, **options: Any) -> None:
     """Pull the weights of NAME (namespace/model:tag) into a file.

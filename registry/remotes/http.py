@@ -7,12 +7,14 @@ Bodies are bounded by who reads them, heads by http.client: 100 lines of 64 KiB.
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -38,6 +40,7 @@ from registry.remotes.errors import (
     UrlInvalid,
 )
 from registry.remotes.hosts import DEFAULT_PORTS, parse_authority
+from registry.remotes.rate import Limits, RateLimit, paced
 from registry.remotes.reach import Reach
 
 USER_AGENT = "tonnage/0.1"
@@ -46,6 +49,7 @@ MAX_URL = 8192
 SMALL_BODY_S = 120.0  # a whole manifest or token takes no longer, however slowly the bytes drip
 READ_BYTES = 256 * 1024
 
+_MAX_REMEMBERED = 64  # origins
 _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEP_BODY = {307, 308}
 
@@ -106,8 +110,18 @@ def admit_hop(current: str, location: str) -> str:
 class Reply:
     """An answer whose body is still on the wire. Use as a context manager: leaving it frees the connection."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, url: str) -> None:
+    def __init__(
+        self,
+        response: urllib3.BaseHTTPResponse,
+        url: str,
+        *,
+        limit: RateLimit | None = None,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """limit: of the body. wait: how to wait for it."""
         self._response = response
+        self._limit, self._wait = limit, wait
+        self.waited_s = 0.0  # for the limit's sake: no fault of the server's
         self.url = url  # after redirects
         self.status = response.status
         self.headers = response.headers
@@ -133,13 +147,16 @@ class Reply:
 
     def stream(self) -> Iterator[bytes]:
         """The body as it arrives. Raises ConnectionCut when it ends before its declared length."""
+        size = READ_BYTES if self._limit is None else min(READ_BYTES, self._limit.piece_bytes)
         while True:
             try:
-                piece = self._response.read1(READ_BYTES, decode_content=False)
+                piece = self._response.read1(size, decode_content=False)
             except (HTTPError, OSError) as error:
                 raise translated(error, self.url) from error
             if not piece:
                 return
+            if self._limit is not None:
+                self._pause(self._limit.take(len(piece)))
             yield piece
 
     def read(self, limit: int) -> bytes:
@@ -150,10 +167,15 @@ class Reply:
             total += len(piece)
             if total > limit:
                 raise AnswerInvalid(f"{Origin.of(self.url)} answered with more than {limit} bytes")
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline + self.waited_s:
                 raise Stalled(f"{Origin.of(self.url)} is too slow: {total} bytes in {SMALL_BODY_S:.0f} s")
             pieces.append(piece)
         return b"".join(pieces)
+
+    def _pause(self, seconds: float) -> None:
+        """Here, not in a read: the server's time-outs do not run meanwhile, only its send buffer fills."""
+        self._wait(seconds)
+        self.waited_s += seconds
 
     def close(self) -> None:
         """A body read to its end gives the connection back to the pool; any other is cut, however long it may be."""
@@ -174,22 +196,34 @@ class Outbound:
         ca_file: Path | None = None,
         verify_tls: bool = True,
         reach: Reach | None = None,
+        limits: Limits = Limits(),  # noqa: B008  # a frozen value
     ) -> None:
-        """reach: where connections may go to; None is anywhere, for whoever runs a command by themselves."""
+        """reach: where connections may go to; None is anywhere, for whoever runs a command by themselves.
+
+        limits: of the bodies that come and go; clients may share them.
+        """
         # connect_s is also the time a 64 KiB piece of a body may take to leave: urllib3 sets one time-out for both.
         self._times = (connect_s, read_s)
-        self._user_agent = user_agent
-        self._pool = urllib3.PoolManager(
-            num_pools=8,
-            maxsize=4,
-            retries=False,
-            cert_reqs="CERT_REQUIRED" if verify_tls else "CERT_NONE",
-            ca_certs=str(ca_file) if ca_file else None,
-        )
-        self._live = Live()
-        self._pool.pool_classes_by_scheme = pools_within(reach, self._live)
+        self._user_agent, self._limits, self._reach = user_agent, limits, reach
+        self._answered: set[Origin] = set()
+        self._tls: dict[str, Any] = {
+            "cert_reqs": "CERT_REQUIRED" if verify_tls else "CERT_NONE",
+            "ca_certs": str(ca_file) if ca_file else None,
+        }
+        self._connect(Live())
         if not verify_tls:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the command has said it in its words
+
+    def branch(self) -> Self:
+        """A client under the same policy whose connections are its own: `abort` of either ends them."""
+        twin = copy(self)
+        twin._connect(Live(within=self._live))
+        return twin
+
+    def _connect(self, live: Live) -> None:
+        self._live, self._aborted = live, threading.Event()
+        self._pool = urllib3.PoolManager(num_pools=8, maxsize=4, retries=False, **self._tls)
+        self._pool.pool_classes_by_scheme = pools_within(self._reach, live)
 
     def request(
         self,
@@ -229,6 +263,7 @@ class Outbound:
 
     def abort(self) -> None:
         """Cut every connection, from any thread; whoever waits for one gets ConnectionCut. For good."""
+        self._aborted.set()
         self._live.cut()
 
     def close(self) -> None:
@@ -247,14 +282,35 @@ class Outbound:
                 redirect=False,
                 assert_same_host=False,
                 headers=headers,
-                body=body if body is None or isinstance(body, bytes) else body(),
+                body=self._outgoing(body),
                 timeout=urllib3.Timeout(connect=connect, read=read_s or read),
                 preload_content=False,
                 decode_content=False,
             )
+        except Unreachable as error:  # as the reach of our connections words it
+            raise self._judged(error, origin) from error
         except (HTTPError, OSError) as error:
-            raise translated(error, url) from error
-        return Reply(response, url)
+            raise self._judged(translated(error, url), origin) from error
+        if len(self._answered) < _MAX_REMEMBERED:
+            self._answered.add(origin)
+        return Reply(response, url, limit=self._limits.down, wait=self._wait)
+
+    def _judged(self, error: RemoteError, origin: Origin) -> RemoteError:
+        """Who has answered before is more likely to be starting again than to be nowhere."""
+        if isinstance(error, Unreachable) and origin in self._answered:
+            error.patience = RemoteError.patience
+        return error
+
+    def _outgoing(self, body: Body | None) -> bytes | Iterable[bytes] | None:
+        """The body as it is sent: under a limit, a piece reaches the socket, and its time-out, when its turn comes."""
+        up = self._limits.up
+        if not body or up is None:
+            return body if not callable(body) else body()
+        return paced((body,) if isinstance(body, bytes) else body(), up, self._wait)
+
+    def _wait(self, seconds: float) -> None:
+        if self._aborted.wait(seconds):
+            raise ConnectionCut("the transfer was given up")
 
 
 def translated(error: Exception, url: str) -> RemoteError:

@@ -9,6 +9,8 @@ from typing import Final
 from registry.remotes.errors import UrlInvalid
 from registry.remotes.hosts import NamedHost
 from registry.remotes.http import Origin
+from registry.remotes.places import registry_of
+from registry.remotes.rate import Limits
 from storage.reference import DEFAULT_HOST
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
@@ -29,6 +31,7 @@ class RemoteSettings:
 
     upstream: where models without a host come from. named: hosts that the operator let it reach wherever they are.
     tokens: a file for each registry that wants a token or a password. transfers: how many at once in a process.
+    rates: bytes a second that all of a process's transfers together bring in, and send out; 0 is no limit.
     """
 
     upstream: Origin
@@ -36,21 +39,33 @@ class RemoteSettings:
     tokens: tuple[tuple[Origin, Path], ...]
     keys_path: Path
     transfers: int
+    rates: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(
-        cls, upstream: str, allowed_hosts: tuple[str, ...], tokens: tuple[str, ...], keys_path: Path, transfers: int
+        cls,
+        upstream: str,
+        allowed_hosts: tuple[str, ...],
+        tokens: tuple[str, ...],
+        keys_path: Path,
+        transfers: int,
+        *,
+        rates: tuple[int, int] = (0, 0),
     ) -> RemoteSettings:
         """The settings as an operator writes them. An upstream of their own is named by that. Raises UrlInvalid."""
         home = parse_server(upstream)
         named = [NamedHost.parse(each) for each in allowed_hosts]
         if home.host != DEFAULT_HOST:
             named.append(NamedHost(home.host, home.port))
-        return cls(home, tuple(named), tuple(map(_parse_token, tokens)), keys_path, transfers)
+        return cls(home, tuple(named), tuple(map(_parse_token, tokens)), keys_path, transfers, rates)
+
+    def limits(self) -> Limits:
+        """What the clients of one process share."""
+        return Limits.of(*self.rates)
 
     def token_for(self, home: Origin) -> str | None:
         """The token or `user:password` for `home`, and for no other. Raises UrlInvalid if its file has none."""
-        path = next((path for origin, path in self.tokens if origin == home), None)
+        path = next((path for origin, path in self.tokens if registry_of(origin) == home), None)
         return read_token(path) if path is not None else None
 
 
