@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event
+from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 
 from storage.db import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 
-_ADVISORY_LOCK: Final = 0x746F6E6E616765  # "tonnage": one number that all our processes agree on
+_VERSIONS: Final = Path(__file__).parent / "versions"
+_TABLE: Final = "alembic_version"
 
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema up to `revision`; harmless if it is there, and if another process does the same now."""
-    with _migrating(url) as config:
-        command.upgrade(config, revision)
+    if revision == "head" and current(url) == head():
+        return
+    from migrations import steps  # noqa: PLC0415  # Alembic takes longer to load than most commands to run
+
+    steps.upgrade(url, revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Bring the schema down to `revision`; `base` is an empty database."""
-    with _migrating(url) as config:
-        command.downgrade(config, revision)
+    from migrations import steps  # noqa: PLC0415
+
+    steps.downgrade(url, revision)
 
 
 def current(url: str) -> str | None:
@@ -37,56 +36,16 @@ def current(url: str) -> str | None:
     engine = create_sqlite_or_postgresql_engine(url)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not inspect(connection).has_table(_TABLE):
+                return None
+            found: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalar()  # noqa: S608
+            return found
     except OperationalError as error:
         raise StorageUnavailable("the database does not answer") from error
     finally:
         engine.dispose()
 
 
-def head() -> str | None:
-    """The revision that this code was written for."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
-
-
-@contextmanager
-def _migrating(url: str) -> Iterator[Config]:
-    """One transaction over all steps, behind a lock: the process that comes second finds nothing left to do."""
-    engine = create_sqlite_or_postgresql_engine(url)
-    is_sqlite = engine.dialect.name == "sqlite"
-    if is_sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    config = _config()
-    try:
-        with engine.begin() as connection:
-            if not is_sqlite:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-            config.attributes["connection"] = connection
-            yield config
-            if is_sqlite:
-                _check_references(connection)
-    except OperationalError as error:
-        raise StorageUnavailable("the database does not answer, or is locked by a running server") from error
-    finally:
-        engine.dispose()
-
-
-def _config() -> Config:
-    config = Config()
-    # percent signs are the configuration parser's own
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    return config
-
-
-def _prepare_sqlite(connection: object, _entry: object) -> None:
-    """Foreign keys off: a step that rebuilds a table drops the old one, which would cascade into its children."""
-    connection.isolation_level = None  # type: ignore[attr-defined]
-    connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[attr-defined]
-    connection.execute("PRAGMA foreign_keys = OFF")  # type: ignore[attr-defined]
-
-
-def _check_references(connection: Connection) -> None:
-    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
-    if broken is not None:
-        raise StorageUnavailable("the migration would leave a row without its parent", table=broken[0])
+def head() -> str:
+    """The revision that this code was written for: files are numbered in the order of the steps."""
+    return max(path.name for path in _VERSIONS.glob("[0-9]*.py")).partition("_")[0]

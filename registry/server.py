@@ -23,10 +23,9 @@ from typing import IO
 
 from auth.errors import AuthError
 from migrations.run import upgrade
-from registry.app import check_settings
-from registry.config import Config
+from registry.checks import check_settings
+from registry.config import GRACE_S, Config
 from registry.origins import OriginsInvalid
-from registry.workers import GRACE_S
 
 _RESTART_PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # of a supervisor that keeps dying; the last one repeats
 _STEADY_S = 30.0  # a supervisor that lived this long starts again without a pause

@@ -15,10 +15,9 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from registry.app import after_fork, create_app
-from registry.config import Config
+from registry.config import GRACE_S, Config
 from runtime.process import die_with_parent
 
-GRACE_S = 10  # what streams get to end in when the server is told to stop
 _REQUEST_LINE_MAX = 8190  # a push may name a hundred tags
 _HEADER_MAX = 16380  # bearer tokens grow with their scopes
 

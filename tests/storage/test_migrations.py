@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 import auth.models
 import registry.remotes.models
 import storage.models
+from migrations import steps
 from migrations.run import current, downgrade, head, upgrade
 from storage.db import Base, Database, create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
@@ -92,6 +93,8 @@ def test_a_migration_that_breaks_a_reference_is_undone(tmp_path, sqlite_template
     path = tmp_path / "broken.db"
     path.write_bytes(sqlite_template)
     url = f"sqlite:///{path}"
+    downgrade(url, "-1")
+    before = current(url)
     engine = create_engine(url)
     with engine.begin() as connection:  # foreign keys are off on a bare connection
         connection.exec_driver_sql("INSERT INTO blobs (digest, object_id) VALUES ('x', 7)")
@@ -99,6 +102,11 @@ def test_a_migration_that_breaks_a_reference_is_undone(tmp_path, sqlite_template
 
     with pytest.raises(StorageUnavailable):
         upgrade(url)
+    assert current(url) == before
+
+
+def test_the_files_are_numbered_in_the_order_of_the_steps():
+    assert head() == steps.head()
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x/y", "not a url"])
