@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from flask import Response, request
@@ -13,7 +13,7 @@ from auth.access import current_gate
 from registry.conditions import is_current
 from registry.errors import RangeInvalid, refusal
 from registry.multipart import Multipart
-from registry.ranges import ByteRange, parse_ranges
+from registry.ranges import MAX_RANGES, ByteRange, parse_ranges
 from registry.services import store
 from storage.digest import Digest
 from storage.errors import BlobUnknown, DigestInvalid
@@ -30,7 +30,7 @@ def known_digest(text: str) -> Digest:
         raise BlobUnknown("no such blob in this repository", digest=text[:256]) from None
 
 
-def get_blob(name: RepositoryName, reference: str) -> ResponseReturnValue:
+def get_blob(name: RepositoryName, reference: str) -> Response:
     """end-2, GET and HEAD: the bytes of a blob that this repository links to.
 
     Raises BlobUnknown, NameUnknown, PreconditionFailed.
@@ -41,27 +41,36 @@ def get_blob(name: RepositoryName, reference: str) -> ResponseReturnValue:
         blob = store().blobs.renew_lease(name, digest, principal=current_gate().identify().principal)
     else:
         blob = store().blobs.stat(name, digest)
+    return blob_response(name, digest, blob.size, lambda start: store().blobs.open(name, digest, start=start))
+
+
+def blob_response(
+    name: RepositoryName, digest: Digest, size: int, open_at: Callable[[int], BinaryIO], *, parts: int = MAX_RANGES
+) -> Response:
+    """The answer to GET or HEAD of a blob, as its headers want it. open_at: asked once at most, for a reader.
+
+    parts: most ranges in one answer; with more the whole blob is sent. Raises PreconditionFailed.
+    """
     headers = _headers(name, digest)
     _check_if_match(digest)
     if is_current(digest):
         return Response(status=304, headers=headers)
     if request.method == "HEAD":
-        return _sized(Response(headers=headers), blob.size)
+        return _sized(Response(headers=headers), size)
     try:
-        wanted = parse_ranges(_honoured_range(digest), blob.size)
+        wanted = parse_ranges(_honoured_range(digest), size)
     except RangeInvalid as error:
         refused = refusal(error)
-        refused.headers["Content-Range"] = f"bytes */{blob.size}"
+        refused.headers["Content-Range"] = f"bytes */{size}"
         return refused
-    if not wanted:
-        body = file_body(store().blobs.open(name, digest), blob.size)
-        return _sized(Response(body, headers=headers, direct_passthrough=True), blob.size)
+    if not wanted or len(wanted) > parts:
+        return _sized(Response(file_body(open_at(0), size), headers=headers, direct_passthrough=True), size)
     if len(wanted) > 1:
-        return _parts(name, digest, wanted, blob.size)
+        return _parts(headers, wanted, size, open_at(0))
     (only,) = wanted
-    body = file_body(store().blobs.open(name, digest, start=only.first), only.size)
+    body = file_body(open_at(only.first), only.size)
     partial = _sized(Response(body, 206, headers=headers, direct_passthrough=True), only.size)
-    partial.headers["Content-Range"] = f"bytes {only.first}-{only.last}/{blob.size}"
+    partial.headers["Content-Range"] = f"bytes {only.first}-{only.last}/{size}"
     return partial
 
 
@@ -111,13 +120,11 @@ def _sized(response: Response, size: int) -> Response:
     return response
 
 
-def _parts(name: RepositoryName, digest: Digest, wanted: Sequence[ByteRange], size: int) -> Response:
+def _parts(headers: dict[str, str], wanted: Sequence[ByteRange], size: int, file: BinaryIO) -> Response:
     """206 with several ranges, each with its own Content-Range inside the body."""
-    headers = _headers(name, digest)
     parts = Multipart.of(wanted, size, headers["Content-Type"])
     headers["Content-Type"] = parts.content_type
-    body = parts.stream(store().blobs.open(name, digest))
-    return _sized(Response(body, 206, headers=headers, direct_passthrough=True), parts.size)
+    return _sized(Response(parts.stream(file), 206, headers=headers, direct_passthrough=True), parts.size)
 
 
 def _check_if_match(digest: Digest) -> None:

@@ -13,6 +13,7 @@ from auth.errors import AccessDenied, AuthError, Unauthorized
 from auth.signed_urls import is_signed
 from registry.audit import note
 from registry.body import BodyBroken, RequestBody
+from registry.remotes.errors import UpstreamBusy, UpstreamFailed
 from runtime.api.anthropic import errors as anthropic
 from runtime.api.openai import errors as openai
 from storage import errors as storage
@@ -32,6 +33,10 @@ class PaginationInvalid(storage.StorageError):
 
 class RangeInvalid(storage.StorageError):
     """No byte of the blob lies in the range."""
+
+
+class Busy(storage.StorageError):
+    """As much of this is under way as a process does at once."""
 
 
 class Unsupported(storage.StorageError):
@@ -56,10 +61,13 @@ OCI_ERRORS: Mapping[type[Exception], tuple[str, int]] = {
     storage.TagMoved: ("DENIED", 412),
     storage.StorageFull: ("UNAVAILABLE", 507),
     storage.StorageUnavailable: ("UNAVAILABLE", 503),
+    Busy: ("UNAVAILABLE", 503),
     RequestInvalid: ("UNSUPPORTED", 400),
     PaginationInvalid: ("PAGINATION_NUMBER_INVALID", 400),
     RangeInvalid: ("RANGE_INVALID", 416),
     Unsupported: ("UNSUPPORTED", 405),
+    UpstreamBusy: ("TOOMANYREQUESTS", 503),
+    UpstreamFailed: ("UNAVAILABLE", 502),
     Unauthorized: ("UNAUTHORIZED", 401),
     AccessDenied: ("DENIED", 403),
     AuthError: ("DENIED", 403),

@@ -14,6 +14,7 @@ from auth.policy import IsPrivate
 from registry.manifests import is_unreadable, manifest_headers
 from registry.origins import Origins
 from registry.paths import Kind, split_path
+from registry.remotes.mirrors import Mirrors
 from registry.request_ids import request_id
 from storage.errors import StorageError
 from storage.reference import RepositoryName, Tag, parse_reference
@@ -38,10 +39,17 @@ _BODILESS = ("", "0")
 class Express:
     """A WSGI app in front of `app`. is_open: whether everybody may read everything."""
 
-    def __init__(
-        self, app: WSGI, repositories: Repositories, origins: Origins, is_private: IsPrivate, *, is_open: bool
+    def __init__(  # one of each part that has a say
+        self,
+        app: WSGI,
+        repositories: Repositories,
+        mirrors: Mirrors,
+        origins: Origins,
+        is_private: IsPrivate,
+        *,
+        is_open: bool,
     ) -> None:
-        self._app, self._repositories, self._origins = app, repositories, origins
+        self._app, self._repositories, self._mirrors, self._origins = app, repositories, mirrors, origins
         self._is_private, self._is_open = is_private, is_open
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -60,6 +68,8 @@ class Express:
         try:
             name, reference = RepositoryName.parse(path.name), parse_reference(path.reference)
             if not self._is_open and self._is_private(name.namespace):
+                return None
+            if self._mirrors.find(name) is not None:  # there may be news upstream
                 return None
             manifest = self._repositories.get_manifest(name, reference)
         except StorageError:

@@ -32,7 +32,7 @@ def known_reference(text: str) -> Tag | Digest:
         raise ManifestUnknown("no such manifest or tag in this repository", reference=text[:256]) from None
 
 
-def get_manifest(name: RepositoryName, reference: str) -> ResponseReturnValue:
+def get_manifest(name: RepositoryName, reference: str) -> Response:
     """end-3, GET and HEAD: the manifest as it was pushed, whatever Accept says. Raises ManifestUnknown, NameUnknown."""
     wanted = known_reference(reference)
     manifest = store().repositories.get_manifest(name, wanted)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from registry.errors import RangeInvalid
 
 _DIGITS_MAX = 19  # 2**63 has 19 digits; a longer number lies beyond every blob
-_RANGES_MAX = 16  # parts in one answer
+MAX_RANGES = 16  # parts in one answer
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 
 
@@ -41,7 +41,7 @@ def parse_ranges(header: str | None, size: int) -> Sequence[ByteRange]:
     if not found:
         raise RangeInvalid("no byte of the blob lies in the range", range=listed[:256], size=size)
     joined = _joined(found)
-    is_excessive = len(joined) > _RANGES_MAX or sum(wanted.size for wanted in found) > size
+    is_excessive = len(joined) > MAX_RANGES or sum(wanted.size for wanted in found) > size
     return () if is_excessive else joined
 
 

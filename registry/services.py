@@ -5,6 +5,8 @@ from __future__ import annotations
 from flask import current_app
 
 from registry.config import Config
+from registry.remotes.mirroring import Mirroring
+from registry.remotes.mirrors import Mirrors
 from registry.remotes.service import Remotes
 from storage.store import Store
 
@@ -24,4 +26,16 @@ def config() -> Config:
 def remotes() -> Remotes:
     found = current_app.extensions["tonnage.remotes"]
     assert isinstance(found, Remotes)
+    return found
+
+
+def mirrors() -> Mirrors:
+    found = current_app.extensions["tonnage.mirrors"]
+    assert isinstance(found, Mirrors)
+    return found
+
+
+def mirroring() -> Mirroring:
+    found = current_app.extensions["tonnage.mirroring"]
+    assert isinstance(found, Mirroring)
     return found

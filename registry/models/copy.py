@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 
 from auth.access import Right, current_gate
 from registry.heavy import room_to_parse
+from registry.mirrored import check_not_mirrored
 from registry.models.names import as_stored, parse_named, tag_moved
 from registry.services import config, store
 from runtime.api.errors import Refused
@@ -40,6 +41,7 @@ def copy() -> Response:
     target = parse_named(body.text("destination"), 'destination "{}" is invalid')
     for wanted in ((target.repository, "push"), (source.repository, "pull")):  # a refusal names the one it is about
         current_gate().check(Right.MANAGE, wanted)
+    check_not_mirrored(target.repository)
     source, target = as_stored(source), as_stored(target)
     try:
         stored = store().repositories.get_manifest(source.repository, source.tag)

@@ -15,9 +15,10 @@ from registry.models.names import as_stored
 from registry.models.progress import told
 from registry.models.show import MAX_BODY_BYTES
 from registry.remotes.errors import RemoteError
+from registry.remotes.mirror_pull import MirrorPull
 from registry.remotes.places import InsecureProtocol, Place
 from registry.remotes.stored_pull import StoredPull
-from registry.services import remotes, store
+from registry.services import mirroring, mirrors, remotes, store
 from runtime.api.disconnect import watcher
 from runtime.api.errors import Refused
 from runtime.api.names import parse_name
@@ -52,6 +53,9 @@ def pull_model(asked: str, *, insecure: bool, is_gone: Callable[[], bool]) -> Ge
     """
     name = parse_name(asked)
     identity = current_gate().check(Right.MANAGE, (name.repository, "push"))
+    mirror = mirrors().find(name.repository)
+    if mirror is not None:
+        return MirrorPull(mirroring(), mirror, store(), as_stored(name), is_gone=is_gone).run()
     place = find(asked, insecure=insecure)
     job = StoredPull(
         remotes(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from storage.errors import StorageError
+
 
 class RemoteError(Exception):
     """The remote side cannot give what was asked. `str()` is one printable line for a person."""
@@ -10,6 +12,7 @@ class RemoteError(Exception):
     patience = 6  # attempts without progress before giving up, for a transient error
     status: int | None = None  # of the answer that says so, if one does
     words = ""  # the server's own, one printable line
+    is_elsewhere = False  # said by a server that the registry had sent us to
 
 
 class UrlInvalid(RemoteError):
@@ -20,7 +23,7 @@ class Unreachable(RemoteError):
     """No connection: name, route, port or TLS handshake."""
 
     is_transient = True
-    patience = 3  # a wrong address is the likelier cause, and nobody waits long for that
+    patience = 3  # a wrong address is the likelier cause, and nobody waits long for that; once it has answered, 6
 
 
 class TlsRefused(RemoteError):
@@ -35,6 +38,12 @@ class ConnectionCut(RemoteError):
 
 class Stalled(ConnectionCut):
     """No byte came for the whole read time-out."""
+
+
+class AddressLapsed(ConnectionCut):
+    """The address that the registry gave us for a blob is good no more. It will give another one."""
+
+    patience = 4
 
 
 class ServerBusy(RemoteError):
@@ -87,9 +96,28 @@ class AnswerInvalid(RemoteError):
     """The answer breaks the protocol."""
 
 
+class AddressExpired(RemoteError):
+    """The store that a registry sent us to does not take a part; the registry may give another address."""
+
+    is_transient = True
+    patience = 3
+
+
 class DigestMismatch(RemoteError):
     """The bytes are not those that the digest names."""
 
 
+class PartDamaged(DigestMismatch):
+    """A part of an upload arrives as other bytes, however often it is sent."""
+
+
 class LocalFileUnfit(RemoteError):
     """The file here cannot be pushed, or cannot be written."""
+
+
+class UpstreamFailed(StorageError):
+    """The upstream of a mirror did not give what is not here yet."""
+
+
+class UpstreamBusy(UpstreamFailed):
+    """As many fetches as may be are under way, or the upstream asked for time."""

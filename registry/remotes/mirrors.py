@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 
@@ -61,7 +61,9 @@ class Mirror:
         try:
             if remote.text == self.path:
                 return self.prefix
-            return RepositoryName(f"{self.prefix}/{remote.text[len(start) :]}") if remote.text.startswith(start) else None
+            return (
+                RepositoryName(f"{self.prefix}/{remote.text[len(start) :]}") if remote.text.startswith(start) else None
+            )
         except NameInvalid:
             return None
 
@@ -137,7 +139,9 @@ class Mirrors:
         """Also makes the namespace, if it is missing. Raises NameTaken where somebody has pushed, or a mirror is."""
         now, prefix = time.time(), str(mirror.prefix)
         with self._database.write() as session:
-            pushed = select(Repository.name).where(_below(prefix), exists().where(Manifest.repository_id == Repository.id))
+            pushed = select(Repository.name).where(
+                _below(prefix), exists().where(Manifest.repository_id == Repository.id)
+            )
             held = session.execute(pushed.limit(1)).scalar_one_or_none()
             if held is not None:
                 raise NameTaken(
@@ -183,5 +187,3 @@ def _of_row(row: Row) -> Mirror:
         row.sync_every_s,
         row.sync_at,
     )
-
-

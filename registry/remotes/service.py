@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Final
 
 from auth.errors import KeyInvalid
@@ -16,13 +15,13 @@ from registry.remotes.identity import server_identity
 from registry.remotes.jobs import Jobs
 from registry.remotes.places import Place, find_place
 from registry.remotes.reach import Reach, Resolver, system_resolver
-from registry.remotes.settings import RemoteSettings
-from runtime.errors import QueueFull
+from registry.remotes.settings import RemoteSettings, read_token
+from registry.remotes.slots import Slot, Slots
+from registry.remotes.upstream import Upstream
 from storage.reference import DEFAULT_HOST, ModelName
 
 _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
-_BUSY_S: Final = 5
 # It asks for the newest client that a model needs, and reads the version of one that calls itself so.
 _AGENTS: Final = {DEFAULT_HOST: f"ollama/0.0.0 {USER_AGENT}"}
 
@@ -33,38 +32,40 @@ class Remotes:
     def __init__(self, settings: RemoteSettings, resolve: Resolver = system_resolver) -> None:
         self._settings = settings
         self._reach = Reach(settings.named, resolve)
-        self._slots = threading.BoundedSemaphore(settings.transfers)
+        self._slots = Slots(settings.transfers)
+        self._limits = settings.limits()
         self.downloads = Jobs()
 
     def place(self, text: str, name: ModelName, *, insecure: bool) -> Place:
         """Raises InsecureProtocol, NameInvalid, UrlInvalid."""
         return find_place(text, name, self._settings.upstream, insecure=insecure)
 
-    def outbound(self, place: Place) -> Outbound:
+    def outbound(self, place: Place | Upstream) -> Outbound:
         """A client of its own for one conversation with the place's registry and wherever that sends us."""
-        reach = self._reach.seen_from(place.server.host, place.server.port)
+        reach = self._reach_of(place)
         agent = _AGENTS.get(place.server.host, USER_AGENT)
-        return Outbound(user_agent=agent, connect_s=_CONNECT_S, read_s=_READ_S, reach=reach)
+        return Outbound(user_agent=agent, connect_s=_CONNECT_S, read_s=_READ_S, reach=reach, limits=self._limits)
 
-    def repository(self, place: Place, *, is_pushing: bool = False) -> RemoteRepository:
+    def repository(self, place: Place | Upstream, *, is_pushing: bool = False) -> RemoteRepository:
         """The place's repository, as this server. Raises UrlInvalid, LocalFileUnfit: its own files are not in order."""
-        token = self._settings.token_for(place.server)
+        own_token = place.token_path if isinstance(place, Upstream) else None
+        token = read_token(own_token) if own_token is not None else self._settings.token_for(place.server)
         try:
             key = server_identity(self._settings.keys_path)
         except (KeyInvalid, OSError) as error:
             raise LocalFileUnfit("this server's own key cannot be read; `tonnage key show` tells why") from error
-        reach = self._reach.seen_from(place.server.host, place.server.port)
+        reach = self._reach_of(place)
         auth = Authenticator(self.outbound(place), key=key, token=token, trusts=reach.names)
         return RemoteRepository(auth, str(place.server), place.path, is_pushing=is_pushing)
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """A place among the transfers of this process. Raises QueueFull at once when there is none."""
-        if not self._slots.acquire(blocking=False):
-            raise QueueFull(
-                "server busy, please try again.  too many pulls and pushes are under way", retry_after_s=_BUSY_S
-            )
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def _reach_of(self, place: Place | Upstream) -> Reach:
+        if isinstance(place, Upstream):
+            return replace(self._reach, named=(*self._reach.named, place.named))
+        return self._reach.seen_from(place.server.host, place.server.port)
+
+    def slot(self, principal: str | None = None) -> AbstractContextManager[Slot]:
+        """A place among the transfers of this process, and among those of `principal`.
+
+        Entering it raises QueueFull at once when there is none.
+        """
+        return self._slots.slot(principal)

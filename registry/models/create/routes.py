@@ -11,6 +11,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from auth.access import Right, current_gate
+from registry.mirrored import check_not_mirrored
 from registry.models.create.build import Build
 from registry.models.create.legacy import read_recipe
 from registry.models.create.recipe import Recipe
@@ -41,6 +42,7 @@ def create() -> Response:
     streams = body.flag("stream", True)
     recipe = read_recipe(body)
     current_gate().check(Right.MANAGE, (recipe.target.repository, "push"))
+    check_not_mirrored(recipe.target.repository)
     if recipe.base is not None:
         current_gate().check(Right.MANAGE, (recipe.base.repository, "pull"))
     recipe, staging = replace(recipe, target=as_stored(recipe.target)), Staging.of_caller()
