@@ -18,6 +18,7 @@ _TABLE: Final[tuple[tuple[Right, str, str], ...]] = (
     (Right.PUBLIC, "GET HEAD POST", "token /v2/token"),  # hands out no more than the caller is entitled to
     (Right.CATALOG, _READ, "catalog /v2/_catalog"),
     (Right.PULL, _READ, "blob manifest tags referrers"),
+    (Right.PULL, "GET", "chunksums"),
     (Right.PUSH, "POST", "upload-start"),
     (Right.PUSH, "GET HEAD PATCH PUT DELETE", "upload"),  # whoever may open a session may give it up
     (Right.PUSH, "PUT", "manifest"),

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import PathConverter
 
-from auth.access import AccessConfig, Gate, current_gate
+from auth.access import Gate, current_gate
 from auth.audit import What
 from auth.grants import KeyGrants, stored_privacy
 from auth.policy import Mode
 from auth.tokens import AccessTokens, TokenSigner
-from registry import admin, audit, blobs, errors, manifests, referrers, tags, token, uploads
+from registry import admin, audit, blobs, chunk_sums, errors, manifests, mirrored, referrers, tags, token, uploads
+from registry.checks import access_of, origins_of
 from registry.config import Config
 from registry.express import Express
 from registry.models import about, account, copy, listing, openai_models, pull, push, remove, show
 from registry.models import blobs as model_blobs
 from registry.models.create import routes as create
 from registry.openapi import routes as description
-from registry.origins import Origins
 from registry.paths import Kind, split_path
+from registry.remotes.mirroring import Mirroring
+from registry.remotes.mirrors import Mirrors
 from registry.remotes.service import Remotes
 from registry.request_ids import request_id
 from runtime.api import ollama
@@ -82,7 +83,7 @@ def create_app(config: Config) -> Flask:
     app.url_map.converters["rest"] = _Rest
     app.add_url_rule("/v2/<rest:rest>", view_func=_dispatch, methods=_METHODS)
     _restrict_head(app)
-    origins = _origins(config)
+    origins = origins_of(config)
     app.before_request(_identify_request)
     app.before_request(origins.refusal)
     app.before_request(_check_route)
@@ -90,29 +91,10 @@ def create_app(config: Config) -> Flask:
     app.after_request(origins.mark)
     repositories = app.extensions["tonnage.store"].repositories
     is_private = stored_privacy(app.extensions["tonnage.store"].database)
-    express = Express(app.wsgi_app, repositories, origins, is_private, is_open=config.access == Mode.OPEN)
+    mirrors = app.extensions["tonnage.mirrors"]
+    express = Express(app.wsgi_app, repositories, mirrors, origins, is_private, is_open=config.access == Mode.OPEN)
     app.wsgi_app = express  # type: ignore[method-assign]  # how Flask wants to be wrapped
     return app
-
-
-def check_settings(config: Config) -> None:
-    """What only the parts themselves can judge, before anything is started. Raises AuthError, OriginsInvalid."""
-    _access(config)
-    TokenSigner(config.keys_path)
-    _origins(config)
-
-
-def _origins(config: Config) -> Origins:
-    return Origins(config.origins, checks_host=config.is_loopback, own_host=urlsplit(config.external_url).netloc)
-
-
-def _access(config: Config) -> AccessConfig:
-    return AccessConfig(
-        mode=config.access,
-        is_loopback_listener=config.is_loopback,
-        trusted_proxies=config.trusted_proxies,
-        external_url=config.external_url,
-    )
 
 
 def after_fork(app: Flask) -> None:
@@ -127,7 +109,7 @@ def _add_services(app: Flask, config: Config) -> None:
     app.extensions["tonnage.config"] = config
     app.extensions["tonnage.store"] = store
     app.extensions["tonnage.gate"] = Gate(
-        _access(config),
+        access_of(config),
         database,
         TokenSigner(config.keys_path),
         tokens,
@@ -136,7 +118,11 @@ def _add_services(app: Flask, config: Config) -> None:
     )
     app.extensions["tonnage.supervisor"] = Supervisor(Path(config.run_path))
     app.extensions["tonnage.runtime"] = RuntimeSettings(go_templates=config.go_templates)
-    app.extensions["tonnage.remotes"] = Remotes(config.remotes)
+    remotes = Remotes(config.remotes)
+    app.extensions["tonnage.remotes"] = remotes
+    app.extensions["tonnage.mirrors"] = Mirrors(database)
+    fetches, waiting = config.remotes.transfers, max(1, config.threads // 2)
+    app.extensions["tonnage.mirroring"] = Mirroring(remotes, store, fetches=fetches, waiting=waiting)
     audit.install(app, database, tokens)
 
 
@@ -192,8 +178,8 @@ def _can_pull(name: RepositoryName) -> bool:
 
 
 HANDLERS: dict[tuple[str, Kind], Handler] = {
-    ("HEAD", Kind.BLOB): blobs.get_blob,
-    ("GET", Kind.BLOB): blobs.get_blob,
+    ("HEAD", Kind.BLOB): mirrored.get_blob,
+    ("GET", Kind.BLOB): mirrored.get_blob,
     ("DELETE", Kind.BLOB): audit.recorded(What.DELETE_BLOB, blobs.delete_blob),
     ("POST", Kind.UPLOAD_START): lambda name, _: uploads.start_upload(name, _can_pull),
     ("PATCH", Kind.UPLOAD): uploads.append_chunk,
@@ -201,12 +187,13 @@ HANDLERS: dict[tuple[str, Kind], Handler] = {
     ("GET", Kind.UPLOAD): uploads.upload_status,
     ("HEAD", Kind.UPLOAD): uploads.upload_status,
     ("DELETE", Kind.UPLOAD): uploads.cancel_upload,
-    ("HEAD", Kind.MANIFEST): manifests.get_manifest,
-    ("GET", Kind.MANIFEST): manifests.get_manifest,
+    ("HEAD", Kind.MANIFEST): mirrored.get_manifest,
+    ("GET", Kind.MANIFEST): mirrored.get_manifest,
     ("PUT", Kind.MANIFEST): manifests.put_manifest,
     ("DELETE", Kind.MANIFEST): manifests.delete_manifest,
     ("GET", Kind.TAGS): tags.list_tags,
     ("GET", Kind.REFERRERS): referrers.list_referrers,
+    ("GET", Kind.CHUNK_SUMS): chunk_sums.list_chunk_sums,
 }
 
 
@@ -238,6 +225,8 @@ def _dispatch(rest: str) -> ResponseReturnValue:
             raise
         raise NameUnknown("no such repository", **error.detail) from None
     _authorize(path.kind, name, path.reference)
+    if not is_read and request.method != "DELETE":
+        mirrored.check_not_mirrored(name)
     return handler(name, path.reference)
 
 

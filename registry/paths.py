@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """The nouns of the distribution spec that have a path of their own below a repository."""
+    """What has a path of its own below a repository: the nouns of the distribution spec, and sums of chunks."""
 
     BLOB = "blob"
     UPLOAD_START = "upload-start"
@@ -19,6 +19,7 @@ class Kind(StrEnum):
     MANIFEST = "manifest"
     TAGS = "tags"
     REFERRERS = "referrers"
+    CHUNK_SUMS = "chunksums"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,12 @@ class RepositoryPath:
     reference: str = ""
 
 
-_BY_SECOND_LAST = {"blobs": Kind.BLOB, "manifests": Kind.MANIFEST, "referrers": Kind.REFERRERS}
+_BY_SECOND_LAST = {
+    "blobs": Kind.BLOB,
+    "manifests": Kind.MANIFEST,
+    "referrers": Kind.REFERRERS,
+    "chunksums": Kind.CHUNK_SUMS,
+}
 
 
 def split_path(path: str) -> RepositoryPath | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from storage.blobs import Blobs
+from storage.chunk_sums import ChunkSums
 from storage.db import Database
 from storage.drivers.protocol import Driver
 from storage.gc import Collector
@@ -19,6 +20,7 @@ class Store:
         self.database = database
         self.driver = driver
         self.blobs = Blobs(database, driver)
+        self.chunk_sums = ChunkSums(database, self.blobs)
         self.uploads = Uploads(database, driver)
         self.repositories = Repositories(database)
         self.namespaces = Namespaces(database)

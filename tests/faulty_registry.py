@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,11 +21,11 @@ CHUNK = 64 * 1024
 
 @dataclass
 class Fault:
-    """Applies to requests whose method and path match, `times` times.
+    """Applies to requests whose method, path and beginning of Range match, `times` times, after the first `skip`.
 
     status: answer with this (and `headers`, `body`) instead. cut_after: take or send so many bytes of the body, then
     drop the connection. stall_after: the same, but go silent. lose_reply: do what is asked, then drop the connection.
-    slowly: take the body a piece now and then.
+    slowly: take the body a piece now and then. flip: a byte of the blob that goes out as another one.
     """
 
     method: str
@@ -38,6 +38,9 @@ class Fault:
     stall_after: int | None = None
     lose_reply: bool = False
     slowly: bool = False
+    range: str = ""
+    skip: int = 0
+    flip: int | None = None
 
 
 @dataclass
@@ -57,6 +60,13 @@ class FaultyRegistry:
     requests: list[Request] = field(default_factory=list)
     patched_bytes: int = 0  # bytes of upload parts that arrived, kept or not
     sent_bytes: int = 0  # bytes of blobs that were sent
+    at_once: int = 0  # blobs that are being sent; the most there were
+    most_at_once: int = 0
+    limit_at_once: int = 99  # who wants one more is told 429
+    holds_until: int = 0  # so many are asked for at once: no byte of any is sent before
+    was_held_in_vain: bool = False
+    sum_bytes: int = 0  # of the chunks whose sums it tells; 0 is none
+    sums: bytes | None = None  # what it tells instead
     broken_bodies: int = 0  # requests whose body ended before its end
     knows_ranges: bool = True
     has_empty_probe: bool = False  # Ollama's answer to a GET without Range: an empty 200 with a Location
@@ -72,6 +82,8 @@ class FaultyRegistry:
     asks_basic: bool = False
     is_public: bool = False  # gives tokens to whoever proves nothing
     silence: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Condition = field(default_factory=threading.Condition)
+    stop: Callable[[], None] = lambda: None  # be gone: nothing listens there any more
 
     def count(self, method: str, path: str = "") -> int:
         return sum(1 for request in self.requests if request.method == method and path in request.target)
@@ -106,13 +118,18 @@ def faulty_registry(**settings: Any) -> Iterator[FaultyRegistry]:
     registry.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    try:
-        yield registry
-    finally:
+
+    def stop() -> None:
         registry.silence.set()
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+    registry.stop = stop
+    try:
+        yield registry
+    finally:
+        stop()
 
 
 class _Dropped(Exception):
@@ -133,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         state = self.state
         state.requests.append(Request(self.command, self.path, dict(self.headers)))
-        fault = next((f for f in state.faults if f.times and f.method == self.command and f.path in self.path), None)
+        fault = next((f for f in state.faults if f.times and self._meets(f)), None)
+        if fault and fault.skip:
+            fault.skip, fault = fault.skip - 1, None
         if fault:
             fault.times -= 1
         try:
@@ -142,6 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _handle  # noqa: N815  # the base class's names
+
+    def _meets(self, fault: Fault) -> bool:
+        is_its_range = self.headers.get("Range", "").startswith(fault.range)
+        return fault.method == self.command and fault.path in self.path and is_its_range
 
     def _serve(self, fault: Fault | None) -> None:
         state, path = self.state, urlsplit(self.path).path
@@ -160,6 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._upload(match[1], match[2], fault)
         if match := re.search(r"/blobs/(sha256:\w+)$|^/cdn/(sha256:\w+)$", path):
             return self._blob(match[1] or match[2], is_cdn=bool(match[2]), fault=fault)
+        if match := re.search(r"/chunksums/(sha256:\w+)$", path):
+            return self._sums(match[1])
         if match := re.search(r"/manifests/(.+)$", path):
             return self._manifest(match[1])
         if path.startswith("/store/"):
@@ -240,19 +265,49 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range") if state.knows_ranges else None
         if state.has_empty_probe and not asked and not is_cdn:
             return self._answer(200, {"Location": f"/cdn/{digest}"})
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
-        headers = {"Content-Length": str(len(data) - start)}
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups() if asked else ("0", "")
+        start, end = int(first), min(int(last or len(data)) + 1, len(data))
+        headers = {"Content-Length": str(end - start)}
         if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._answer(206 if asked else 200, headers)
-        return self._send(data[start:], fault)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        with state.lock:
+            is_one_too_many = state.at_once >= state.limit_at_once
+            state.at_once += not is_one_too_many
+            state.most_at_once = max(state.most_at_once, state.at_once)
+            state.lock.notify_all()
+        if is_one_too_many:
+            return self._answer(429)
+        try:
+            self._answer(206 if asked else 200, headers)
+            self._hold()
+            if fault and fault.flip is not None and start <= fault.flip < end:
+                data = data[: fault.flip] + bytes([data[fault.flip] ^ 1]) + data[fault.flip + 1 :]
+            self._send(data[start:end], fault)
+        finally:
+            with state.lock:
+                state.at_once -= 1
+
+    def _hold(self) -> None:
+        state = self.state
+        with state.lock:
+            if not state.lock.wait_for(lambda: state.most_at_once >= state.holds_until, timeout=20):
+                state.was_held_in_vain = True
+
+    def _sums(self, digest: str) -> None:
+        state, data = self.state, self.state.blobs.get(digest, b"")
+        if not state.sum_bytes and state.sums is None:
+            return self._answer(404)
+        chunks = [(at, data[at : at + state.sum_bytes]) for at in range(0, len(data), state.sum_bytes or len(data))]
+        lines = [f"sha256:{hashlib.sha256(each).hexdigest()} {at}-{at + len(each) - 1}\n" for at, each in chunks]
+        return self._answer(200, body="".join(lines).encode() if state.sums is None else state.sums)
 
     def _send(self, data: bytes, fault: Fault | None) -> None:
         stop = None if fault is None else fault.cut_after if fault.cut_after is not None else fault.stall_after
         for at in range(0, len(data) if stop is None else stop, CHUNK):
             piece = data[at : at + CHUNK if stop is None else min(at + CHUNK, stop)]
             self.wfile.write(piece)
-            self.state.sent_bytes += len(piece)
+            with self.state.lock:
+                self.state.sent_bytes += len(piece)
         if fault and fault.stall_after is not None:
             self.state.silence.wait(30)
         if stop is not None:

@@ -38,16 +38,19 @@ _REFERENCE: Final = path_parameter("reference", "A tag or a digest.")
 _UPLOAD: Final = path_parameter("upload_id", "An upload session.")
 _WANTED_DIGEST: Final = query_parameter("digest", "The digest of what is uploaded.", DIGEST)
 _RANGE: Final = header_parameter("Content-Range", "`<first>-<last>` of this chunk.")
+_BACK_TO: Final = header_parameter("X-Upload-Offset", "The chunk's first byte: the last chunk comes again.")
 _N: Final = query_parameter("n", "At most so many entries.", COUNT)
 _LAST: Final = query_parameter("last", "The entry after which the page begins.")
 _CONDITIONS: Final = (header_parameter("If-Match", "Digests."), header_parameter("If-None-Match", "Digests."))
 
+_CHUNKS_AT: Final = {"Content-Location": "Where the bytes are.", "Docker-Content-Digest": "The blob's digest."}
 _LOCATION: Final = {"Location": "Where it is.", "Docker-Content-Digest": "Its digest."}
 _SESSION: Final = {
     "Location": "Where to go on.",
     "Range": "`0-<last>` of what is stored.",
     "Docker-Upload-UUID": "The session.",
     "X-Upload-Offset": "How many bytes are stored.",
+    "Repr-Digest": "Of what is stored, sha-256 (RFC 9530).",
 }
 _LINKED: Final = {"Link": "The next page, if there is one."}
 
@@ -126,6 +129,14 @@ def _reading() -> list[Operation]:
             (400, 404, 503),
             parameters=(_NAME, _DIGEST, query_parameter("artifactType", "Only those of this type."), _LAST),
         ),
+        Operation(
+            "GET",
+            "/v2/{name}/chunksums/{digest}",
+            "The digests of a blob's chunks",
+            (Answer(200, "A line for each, with its first and last byte.", {"text/plain": STRING}, _CHUNKS_AT),),
+            (404, 503),
+            parameters=(_NAME, _DIGEST),
+        ),
     ]
 
 
@@ -162,7 +173,7 @@ def _pushing() -> list[Operation]:
             (going_on,),
             (400, 404, 416, 503, 507),
             body,
-            (_NAME, _UPLOAD, _RANGE),
+            (_NAME, _UPLOAD, _RANGE, _BACK_TO),
             needs_body=False,
         ),
         Operation(

@@ -23,9 +23,10 @@ _MAX_TRAILER: Final = 8192
 
 
 class Live:
-    """The connections of one client that are open, from whatever thread."""
+    """The connections of one client that are open, from whatever thread. within: a client that they end with too."""
 
-    def __init__(self) -> None:
+    def __init__(self, within: Live | None = None) -> None:
+        self._within = within
         self._connections: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
         self._is_cut = False
@@ -35,6 +36,8 @@ class Live:
             self._connections.add(connection)
             if self._is_cut:
                 cut(connection)
+        if self._within is not None:
+            self._within.add(connection)
 
     def cut(self) -> None:
         """End them all, and every later one: whoever reads or writes there gets an error."""
@@ -45,7 +48,7 @@ class Live:
 
 
 def cut(connection: HTTPConnection) -> None:
-    sock = connection.sock
+    sock = getattr(connection, "wire", None)
     if isinstance(sock, socket.socket):
         with suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own: it would drop what another thread uses
@@ -70,9 +73,11 @@ class _Bounded(HTTPConnection):
     response_class = _Response
     live: ClassVar[Live]
     reach: ClassVar[Reach | None] = None
+    wire: Any = None  # `sock` is let go of as soon as an answer says that the connection ends with it
 
     def connect(self) -> None:
         super().connect()
+        self.wire = self.sock
         self.live.add(self)
 
     def getresponse(self) -> Any:

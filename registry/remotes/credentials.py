@@ -28,6 +28,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")  # it goes into a header: no spaces
 _DEFAULT_LIFE_S: Final = 60.0  # the specification's, when the answer has no expires_in
 _MARGIN_S: Final = 10.0
 _MAX_CACHED: Final = 1000
+CATALOG_SCOPE: Final = "registry:catalog:*"
 
 # Registries whose token server has another name, by agreement of their owners.
 KNOWN_REALMS: Final[Mapping[str, str]] = {"registry-1.docker.io": "auth.docker.io", "hf.co": "huggingface.co"}
@@ -71,6 +72,11 @@ class Authenticator:
         twin._http = http
         return twin
 
+    def branch(self) -> tuple[Self, Outbound]:
+        """The same through connections of its own, and the client that has them."""
+        http = self._http.branch()
+        return self.over(http), http
+
     def request(
         self,
         method: str,
@@ -100,7 +106,9 @@ class Authenticator:
             with reply:
                 challenge = parse_challenge(reply.headers.getlist("WWW-Authenticate"))
                 if challenge is None or not may_answer or not is_home or Origin.of(reply.url) != home:
-                    raise self._refused(reply, home)
+                    refused = self._refused(reply, home)
+                    refused.is_elsewhere = Origin.of(reply.url) != home
+                    raise refused
                 held = self._answer(home, scope, challenge)
         raise AssertionError("the second round returns or raises")
 
@@ -175,8 +183,8 @@ class Authenticator:
 
 
 def is_reading(scope: str) -> bool:
-    """Whether the scopes cover no more than pulling."""
-    return all(each.rpartition(":")[2] == "pull" for each in scope.split())
+    """Whether the scopes cover no more than pulling and listing."""
+    return all(each == CATALOG_SCOPE or each.rpartition(":")[2] == "pull" for each in scope.split())
 
 
 def _plain_request(challenge: Challenge, scope: str) -> str:

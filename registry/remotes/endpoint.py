@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from registry.remotes.answers import failure
-from registry.remotes.credentials import Authenticator
+from registry.remotes.credentials import CATALOG_SCOPE, Authenticator
 from registry.remotes.errors import AnswerInvalid, DigestMismatch, RangeRefused
 from registry.remotes.http import Body, Origin, Outbound, Reply, admit_hop
 from registry.remotes.places import RemotePath
@@ -43,17 +43,22 @@ class RemoteManifest:
 
 
 class BlobBody:
-    """The rest of a blob from byte `start`, on the wire. Use as a context manager."""
+    """A blob's bytes from `start` to before `end`, on the wire. Use as a context manager."""
 
-    def __init__(self, reply: Reply, start: int) -> None:
+    def __init__(self, reply: Reply, start: int, end: int) -> None:
         self._reply = reply
-        self.start = start
+        self.start, self.end = start, end
 
     def __enter__(self) -> BlobBody:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def waited_s(self) -> float:
+        """How long our own limit has held it back."""
+        return self._reply.waited_s
 
     def close(self) -> None:
         self._reply.close()
@@ -77,6 +82,18 @@ class RemoteRepository:
         """The same repository through another client, whose connections end with that one."""
         twin = copy(self)
         twin._auth = self._auth.over(http)
+        return twin
+
+    def branch(self) -> tuple[Self, Outbound]:
+        """The same repository through connections of its own, and the client that has them."""
+        twin = copy(self)
+        twin._auth, http = self._auth.branch()
+        return twin, http
+
+    def catalog(self) -> Self:
+        """The same registry, to be asked for the list of its repositories."""
+        twin = copy(self)
+        twin._scope = CATALOG_SCOPE
         return twin
 
     def url(self, path: str) -> str:
@@ -133,12 +150,12 @@ class RemoteRepository:
             except DigestInvalid:
                 return None
 
-    def put_manifest(self, tag: Tag, raw: bytes, media_type: str) -> None:
+    def put_manifest(self, reference: Tag | Digest, raw: bytes, media_type: str) -> None:
         """Spec: "Pushing manifests". Raises Forbidden, RequestRefused."""
-        url = self.url(f"manifests/{tag}")
+        url = self.url(f"manifests/{reference}")
         with self.call("PUT", url, headers={"Content-Type": media_type}, body=raw) as reply:
             if reply.status not in {200, 201, 202, 204}:
-                raise failure(reply, f"{self.repository}:{tag}")
+                raise failure(reply, f"{self.repository}:{reference}")
 
     def blob_size(self, digest: Digest) -> int | None:
         """The blob's size, None if the repository does not have it. Spec: "Checking if content exists"."""
@@ -149,12 +166,14 @@ class RemoteRepository:
                 raise failure(reply, f"blob {digest}")
             return reply.length
 
-    def open_blob(self, digest: Digest, size: int, *, start: int = 0) -> BlobBody:
-        """The blob from `start` on; the server may insist on sending it from 0, so look at the body's `start`.
+    def open_blob(self, digest: Digest, size: int, *, start: int = 0, end: int | None = None) -> BlobBody:
+        """The blob from `start` to before `end`, its own end if that is None.
 
-        Raises NotFound, RangeRefused, AnswerInvalid when what is sent cannot be these bytes.
+        The server may send less of it, or insist on sending the whole: look where the body begins and ends. Raises
+        NotFound, RangeRefused, AnswerInvalid when what is sent cannot be these bytes.
         """
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        last = "" if end is None else str(end - 1)
+        headers = {"Range": f"bytes={start}-{last}"} if start or last else {}
         reply = self.call("GET", self.url(f"blobs/{digest}"), headers=headers)
         try:
             # Ollama's probe answer: an empty 200 that only says where the bytes are.
@@ -162,24 +181,27 @@ class RemoteRepository:
                 target = admit_hop(reply.url, reply.header("Location"))
                 reply.close()
                 reply = self.call("GET", target, headers=headers)
-            return BlobBody(reply, self._body_start(reply, digest, size, start))
+            return BlobBody(reply, *self._span(reply, digest, size, range(start, size if end is None else end)))
         except BaseException:
             reply.close()
             raise
 
-    def _body_start(self, reply: Reply, digest: Digest, size: int, start: int) -> int:
+    def _span(self, reply: Reply, digest: Digest, size: int, asked: range) -> tuple[int, int]:
+        """Where the body begins and ends. Raises as `open_blob`."""
+        there = Origin.of(reply.url)
         if reply.status not in {200, 206}:
-            raise failure(reply, f"blob {digest}")
+            refused = failure(reply, f"blob {digest}")
+            refused.is_elsewhere = there != self.home
+            raise refused
         if reply.header("Content-Encoding") not in {"", "identity"}:
-            raise AnswerInvalid(f"{Origin.of(reply.url)} sends blob {digest} compressed, which was not asked for")
-        begins = 0
-        if reply.status == 206:
-            match = _CONTENT_RANGE.fullmatch(reply.header("Content-Range").strip())
-            if match is None or int(match[1]) != start or not start <= int(match[2]) < size:
-                raise AnswerInvalid(f"{Origin.of(reply.url)} sends another range of blob {digest} than was asked for")
-            if match[3] not in {"*", str(size)}:
-                raise RangeRefused(f"blob {digest} has {match[3]} bytes at {Origin.of(reply.url)}, not {size}")
-            begins = start
-        elif reply.length not in {None, size}:
-            raise AnswerInvalid(f"blob {digest} has {reply.length} bytes at {Origin.of(reply.url)}, not {size}")
-        return begins
+            raise AnswerInvalid(f"{there} sends blob {digest} compressed, which was not asked for")
+        if reply.status == 200:
+            if reply.length not in {None, size}:
+                raise AnswerInvalid(f"blob {digest} has {reply.length} bytes at {there}, not {size}")
+            return 0, size
+        match = _CONTENT_RANGE.fullmatch(reply.header("Content-Range").strip())
+        if match is None or int(match[1]) != asked.start or int(match[2]) not in asked:
+            raise AnswerInvalid(f"{there} sends another range of blob {digest} than was asked for")
+        if match[3] not in {"*", str(size)}:
+            raise RangeRefused(f"blob {digest} has {match[3]} bytes at {there}, not {size}")
+        return asked.start, int(match[2]) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from migrations.run import upgrade
+from registry.cli import group
 from registry.remotes.mirrors import Mirrors, parse_mirror
 from storage.db import Database
-from storage.reference import RepositoryName
+from storage.errors import NameTaken
+from storage.manifest import OCI_INDEX
+from storage.reference import RepositoryName, Tag
+from storage.repositories import Repositories
 from tests.client import Answer, Client
 from tests.faulty_registry import Fault, FaultyRegistry, faulty_registry
 from tests.registry.transfers import add_model
@@ -393,19 +399,30 @@ def test_a_model_whose_blobs_have_not_come_yet_is_one_to_pull(mirror_of):
     assert (answer.status, answer.json) == (404, {"error": f"model '{world.prefix}/m:v1' not found"})  # clients pull
 
 
-def test_commands_add_list_and_remove_mirrors(hub):
-    server, registry, _ = hub
+def test_commands_add_list_and_remove_mirrors(tmp_path):
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(group, ["mirror", *arguments, "--data", str(tmp_path / "data")])
 
-    added = server.run("mirror", "add", "hf.example", registry.url, "--ttl", "1m", "--allow", "a/*", "--public")
+    added = run("add", "hf.example", "http://127.0.0.1:1", "--ttl", "1m", "--allow", "a/*", "--public")
 
-    assert added.stdout == f"hf.example mirrors {registry.url}\n"
-    assert f"hf.example\t{registry.url}\tttl 60 s\ta/*" in server.run("mirror", "list").stdout
-    assert "is a mirror already" in server.run("mirror", "add", "hf.example", registry.url, check=False).stderr
-    server.run("mirror", "remove", "hf.example")
-    assert "hf.example" not in server.run("mirror", "list").stdout
-    refused = server.run("mirror", "add", "x", "ftp://somewhere", check=False)
-    assert refused.returncode == 1
-    assert "ftp" in refused.stderr
+    assert added.output == "hf.example mirrors http://127.0.0.1:1\n"
+    assert "hf.example\thttp://127.0.0.1:1\tttl 60 s\ta/*" in run("list").output
+    assert "is a mirror already" in run("add", "hf.example", "hub.example").output
+    assert run("remove", "hf.example").output == "removed hf.example\n"
+    assert run("list").output == ""
+    refused = run("add", "x", "ftp://somewhere")
+    assert refused.exit_code == 1
+    assert "ftp" in refused.output
+
+
+def test_where_somebody_has_pushed_is_no_room_for_a_mirror(tmp_path):
+    upgrade(url := f"sqlite:///{tmp_path / 'tonnage.db'}")
+    database = Database(url)
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
+    Repositories(database).put_manifest(RepositoryName("team/pushed"), Tag("v1"), index)
+
+    with pytest.raises(NameTaken, match="team/pushed was pushed here"):
+        Mirrors(database).add(parse_mirror("team", "hub.example"))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ PATHS = {
     Kind.MANIFEST: "manifests/*",
     Kind.TAGS: "tags/list",
     Kind.REFERRERS: "referrers/*",
+    Kind.CHUNK_SUMS: "chunksums/*",
 }
 
 

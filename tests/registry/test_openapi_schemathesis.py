@@ -116,6 +116,7 @@ SUCCEEDING: Final[list[tuple[str, str, JSON]]] = [
     ("HEAD", "/v2/{name}/manifests/{reference}", {}),
     ("GET", "/v2/{name}/blobs/{digest}", {}),
     ("GET", "/v2/{name}/referrers/{digest}", {}),
+    ("GET", "/v2/{name}/chunksums/{digest}", {}),
     ("POST", "/v2/{name}/blobs/uploads/", {}),
     ("POST", "/api/create", {"model": "shared/made", "from": MODEL, "system": "Be brief."}),
     ("POST", "/api/create", {"model": "shared/made", "from": MODEL, "stream": False}),

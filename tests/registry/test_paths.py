@@ -15,6 +15,7 @@ D = "sha256:" + "a" * 64
         ("a/b/blobs/uploads/0f-1", RepositoryPath(Kind.UPLOAD, "a/b", "0f-1")),
         ("a/tags/list", RepositoryPath(Kind.TAGS, "a")),
         (f"a/referrers/{D}", RepositoryPath(Kind.REFERRERS, "a", D)),
+        (f"a/b/chunksums/{D}", RepositoryPath(Kind.CHUNK_SUMS, "a/b", D)),
         ("a/blobs/uploads/manifests/x", RepositoryPath(Kind.MANIFEST, "a/blobs/uploads", "x")),
         ("a/manifests/blobs/uploads/", RepositoryPath(Kind.UPLOAD_START, "a/manifests")),
         ("tags/list/tags/list", RepositoryPath(Kind.TAGS, "tags/list")),

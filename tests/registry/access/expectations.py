@@ -63,6 +63,7 @@ def registry_asks(world: World, name: str) -> Iterator[Ask]:
         yield Ask(method, f"/v2/{name}/{_SESSION}", "push", name, let_in=404)
     yield Ask("GET", f"/v2/{name}/tags/list", "pull", name)
     yield Ask("GET", f"/v2/{name}/referrers/{manifest}", "pull", name, absent=200)
+    yield Ask("GET", f"/v2/{name}/chunksums/{blob}", "pull", name)
     yield Ask("POST", f"/v2/{name}/blobs/uploads/?digest=none", "push", name, let_in=400, absent=400)
     yield Ask("PATCH", f"/v2/{name}/{_SESSION}", "push", name, let_in=404, body=b"bytes")
     yield Ask("PUT", f"/v2/{name}/{_SESSION}?digest={ABSENT}", "push", name, let_in=404)

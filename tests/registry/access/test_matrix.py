@@ -77,9 +77,8 @@ def kind_of(target: str) -> str:
     path = target.partition("?")[0].removeprefix(f"/v2/{PRIVATE}/")
     if path.startswith("blobs/uploads/"):
         return "upload-start" if path == "blobs/uploads/" else "upload"
-    return (
-        path.partition("/")[0].removesuffix("s") if not path.startswith(("tags", "referrers")) else path.split("/")[0]
-    )
+    noun = path.partition("/")[0]
+    return noun if noun in ("tags", "referrers", "chunksums") else noun.removesuffix("s")
 
 
 @pytest.mark.parametrize("place", list(Place))

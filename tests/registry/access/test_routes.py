@@ -35,6 +35,7 @@ PATHS = {
     Kind.MANIFEST: "manifests/v1",
     Kind.TAGS: "tags/list",
     Kind.REFERRERS: f"referrers/{ABSENT}",
+    Kind.CHUNK_SUMS: f"chunksums/{ABSENT}",
 }
 
 
