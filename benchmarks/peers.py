@@ -25,6 +25,9 @@ log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}
 http: {{addr: "{host}:{port}", secret: a-secret-of-one-run}}
 """
+_PEER_PROXY: Final = """\
+proxy: {{remoteurl: "{upstream}"}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,12 @@ def ours(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def peer(binary: Path, folder: Path) -> Iterator[Server]:
-    """A `registry` of the CNCF distribution project, 2.8 or 3, over its filesystem driver."""
+def peer(binary: Path, folder: Path, *, upstream: str = "") -> Iterator[Server]:
+    """A `registry` of the CNCF distribution project, 2.8 or 3, over its filesystem driver; a cache of `upstream`."""
     address = free_address()
     config = folder.with_suffix(".yml")
-    config.write_text(_PEER_CONFIG.format(folder=folder, host=address[0], port=address[1]))
+    proxy = _PEER_PROXY.format(upstream=upstream) if upstream else ""
+    config.write_text(_PEER_CONFIG.format(folder=folder, host=address[0], port=address[1]) + proxy)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
     environ["OTEL_TRACES_EXPORTER"] = "none"  # release 3 looks for a collector of traces otherwise
     with running([str(binary), "serve", str(config)], folder, environ, address) as pid:
@@ -88,7 +92,7 @@ def running(
     command: list[str], folder: Path, environ: dict[str, str], address: tuple[str, int], *, ready: str = "/v2/"
 ) -> Iterator[int]:
     """A server's process id, once it answers a GET of `ready` with 200; it is ended with all that it started."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     log = folder.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)

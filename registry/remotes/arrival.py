@@ -15,9 +15,9 @@ from storage.reference import RepositoryName
 from storage.sessions import staged_handle
 from storage.store import Store
 
-_LOOK_S: Final = 0.02  # a reader sees new bytes after so long
+_LOOK_S: Final = 0.01  # a reader sees new bytes after so long
 _GONE_S: Final = 0.2  # ... and that its client has left
-_FIRST_S: Final = 0.05  # between two looks for where they are
+_FIRST_S: Final = 0.02  # between two looks for where they are
 _AGAIN_S: Final = 0.5  # without new bytes: they may be going somewhere else by now
 
 
