@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
@@ -63,7 +64,8 @@ def append_chunk(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
     """
     upload = _resume(name, upload_id)
     try:
-        upload.append(_body(), chunk=_chunk_range(), length=request.content_length, may_repeat=_may_repeat())
+        chunk = _chunk_range()
+        upload.append(_body(), chunk=chunk, length=request.content_length, may_repeat=_may_repeat(chunk))
     except (ChunkOutOfOrder, UploadBusy) as error:
         return _out_of_order(name, upload, error)
     return _progress(name, upload, 202)
@@ -206,13 +208,20 @@ def _chunk_range() -> ChunkRange | None:
     return ChunkRange(int(match[1]), int(match[2]))
 
 
-def _may_repeat() -> bool:
-    """The ollama client sends a part again when its answer got lost; refused, it would give the push up."""
-    return "X-Redirect-Uploads" in request.headers
+def _may_repeat(chunk: ChunkRange | None) -> bool:
+    """The ollama client sends a part again when its answer got lost; refused, it would give the push up.
+
+    Others say that they mean to go back, by where the session then stands.
+    """
+    is_meant = chunk is not None and request.headers.get("X-Upload-Offset") == str(chunk.first)
+    return is_meant or "X-Redirect-Uploads" in request.headers
 
 
 def _progress(name: RepositoryName, upload: Upload, status: int) -> Response:
     response = Response(status=status)
+    if (digest := upload.digest_so_far()) is not None:
+        encoded = b64encode(bytes.fromhex(digest.encoded)).decode()
+        response.headers["Repr-Digest"] = f"sha-256=:{encoded}:"  # RFC 9530: a client can tell which part was damaged
     response.headers.update(_session_headers(name, upload))
     response.headers["Content-Length"] = "0"
     return response

@@ -49,6 +49,7 @@ def _of_repository(query: Select[*tuple[Any, ...]]) -> HotQuery:
 
 _START: Final = insert(Row)
 _OPEN: Final = _of_repository(select(Row.offset, Row.principal).where(Row.finished_digest.is_(None)))
+_STATES: Final = select(Row.offset, Row.states).where(Row.id == bindparam("upload"), Row.finished_digest.is_(None))
 _OPENED_WITH: Final = _of_repository(select(Row.opened_with))
 _FINISHED: Final = _of_repository(select(Row.finished_digest))
 
@@ -105,7 +106,7 @@ class Uploads:
         opened_with: up to 64 characters that `opened_with` tells later. is_only: unless the repository has an open
         session with the same, which is then the one; of any number who ask at once, one opens it.
         """
-        algorithms = ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)
+        states = Hasher(ALGORITHMS if algorithm is None else (check_algorithm(algorithm),)).states()
         key, now = layout.new_blob_key(), time.time()
         upload_id, handle = secrets.token_urlsafe(24), self._driver.stage(key)
         row = {
@@ -114,7 +115,7 @@ class Uploads:
             "handle": handle,
             "storage_key": key,
             "offset": 0,
-            "states": Hasher(algorithms).states(),
+            "states": states,
             "writer_until": 0.0,
             "started_at": now,
             "touched_at": now,
@@ -132,7 +133,7 @@ class Uploads:
         if found is not None:
             self._driver.discard(handle)
             return self.resume(name, found)
-        return Upload(self._database, self._driver, name, upload_id, 0)
+        return Upload(self._database, self._driver, name, upload_id, 0, states=states)
 
     def resume(self, name: RepositoryName, upload_id: str, *, principal: str | None = None) -> Upload:
         """An open session of this repository; where both are known, of this principal. Raises UploadUnknown."""
@@ -177,12 +178,36 @@ class Uploads:
 class Upload:
     """One open session. `offset`: bytes that are safely stored."""
 
-    def __init__(self, database: Database, driver: Driver, name: RepositoryName, upload_id: str, offset: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        driver: Driver,
+        name: RepositoryName,
+        upload_id: str,
+        offset: int,
+        *,
+        states: dict[str, str] | None = None,
+    ) -> None:
+        """states: the hash states of what is stored, where they are known."""
         self._database = database
         self._driver = driver
+        self._states = states
         self.name = name
         self.id = upload_id
         self.offset = offset
+
+    def digest_so_far(self) -> Digest | None:
+        """sha256 of the first `offset` bytes, which are what is stored; None where nothing computes it.
+
+        Raises UploadUnknown.
+        """
+        if self._states is None:
+            with self._database.connect() as connection:
+                row = connection.execute(_STATES, {"upload": self.id}).one_or_none()
+            if row is None:
+                raise UploadUnknown("no such upload", upload=self.id)
+            self.offset, self._states = row
+        return Hasher.resume(self._states).digests().get("sha256")
 
     def append(
         self,
@@ -211,7 +236,7 @@ class Upload:
 
         last_for: a commit as this digest follows under the same claim, and makes durable what this would.
         """
-        self.offset = claim.row.offset
+        self.offset, self._states = claim.row.offset, claim.row.states
         if body.size == 0 and body.chunk is None:
             return 0
         states = claim.row.states if body.chunk is None else self._enter(claim, body.chunk, body.may_repeat)
@@ -223,10 +248,12 @@ class Upload:
         }
         try:
             with self._writer(claim) as writer:
+                hasher = Hasher.resume(states)
+                self._states = None
                 intake = Intake(
                     claim,
                     writer,
-                    Hasher.resume(states),
+                    hasher,
                     offset=self.offset,
                     marks=marks,
                     size=body.size or 0,
@@ -239,6 +266,7 @@ class Upload:
                     self.offset = intake.offset
                     raise
                 self._finish(intake, states, body, is_last=last_for is not None)
+                self._states = hasher.states()
         except StorageFull:
             self._make_room(claim)
             raise

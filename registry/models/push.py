@@ -50,9 +50,17 @@ def push_model(asked: str, *, insecure: bool, is_gone: Callable[[], bool]) -> Ge
     Raises Refused and AccessDenied at once; from the steps TransferFailed, QueueFull, RequestCancelled, StorageError.
     """
     name = parse_name(asked)
-    current_gate().check(Right.MANAGE, (name.repository, "pull"), (name.repository, "push"))
+    identity = current_gate().check(Right.MANAGE, (name.repository, "pull"), (name.repository, "push"))
     place = find(asked, insecure=insecure)
-    return StoredPush(remotes(), store(), place, is_gone=is_gone, leaving=partial(_record, place)).run()
+    job = StoredPush(
+        remotes(),
+        store(),
+        place,
+        principal=identity.principal,
+        is_gone=is_gone,
+        leaving=partial(_record, place),
+    )
+    return job.run()
 
 
 def _record(place: Place, manifest: StoredManifest) -> None:

@@ -42,6 +42,11 @@ class Job(Generic[T]):
     def has_ended(self) -> bool:
         return self._ended.is_set()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was given up, and its thread still finds out."""
+        return self._cancelled.is_set() and not self._ended.is_set()
+
     def result(self) -> T:
         """What the work, which has ended, returned. Raises what it raised."""
         if self._error is not None:

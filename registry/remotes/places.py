@@ -6,14 +6,17 @@ Source: the Ollama registry protocol, "Names" and "http / https / insecure".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from registry.remotes.errors import RemoteError
+from registry.remotes.hosts import DEFAULT_PORTS
 from registry.remotes.http import Origin
 from storage.errors import NameInvalid
 from storage.reference import DEFAULT_NAMESPACE, ModelName
 
+# Names by which people know a registry, and what is the registry.
+_REGISTRIES: Final = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -47,6 +50,12 @@ class Place:
         return f"{self.server}/{self.path}:{self.name.tag}"
 
 
+def registry_of(named: Origin) -> Origin:
+    """The registry that is called so, which may have another address."""
+    host = _REGISTRIES.get(named.host) if named.port == DEFAULT_PORTS[named.scheme] else None
+    return replace(named, host=host) if host else named
+
+
 def find_place(text: str, name: ModelName, upstream: Origin, *, insecure: bool) -> Place:
     """What `text`, which was parsed to `name`, points to. A name without a host, or of the default one, is upstream's.
 
@@ -62,7 +71,7 @@ def find_place(text: str, name: ModelName, upstream: Origin, *, insecure: bool) 
     path = RemotePath(f"{before[-1] if before else DEFAULT_NAMESPACE}/{last.partition(':')[0]}")
     wanted = scheme or ("http" if insecure else "")
     if name.host is not None:
-        return Place(Origin.of(f"{wanted or 'https'}://{name.host}"), path, name)
+        return Place(registry_of(Origin.of(f"{wanted or 'https'}://{name.host}")), path, name)
     if not wanted or wanted == upstream.scheme:
-        return Place(upstream, path, name)
-    return Place(Origin.of(f"{wanted}://{upstream.authority}"), path, name)
+        return Place(registry_of(upstream), path, name)
+    return Place(registry_of(Origin.of(f"{wanted}://{upstream.authority}")), path, name)

@@ -37,11 +37,15 @@ class Retry:
             self._reached = position
             self._failures = 0
 
+    def is_over(self, error: RemoteError) -> bool:
+        """Whether `error` is one too many: `pause` would raise it."""
+        return not error.is_transient or self._failures + 1 >= min(error.patience, self._patience)
+
     def pause(self, error: RemoteError) -> None:
         """Wait before the next attempt, or raise `error` if there is to be none."""
-        self._failures += 1
-        if not error.is_transient or self._failures >= min(error.patience, self._patience):
+        if self.is_over(error):
             raise error
+        self._failures += 1
         seconds = self._first_s * 2 ** (self._failures - 1) * random.uniform(0.5, 1.5)  # noqa: S311  # not a secret
         if isinstance(error, ServerBusy) and error.retry_after_s is not None:
             seconds = max(seconds, error.retry_after_s)

@@ -20,6 +20,7 @@ from registry.remotes.places import Place
 from registry.remotes.pull import model_child
 from registry.remotes.retry import Retry
 from registry.remotes.service import Remotes
+from registry.remotes.slots import Slot
 from registry.remotes.statuses import JSON, blob_line, failed, in_order, status, told, watched
 from storage.digest import Digest
 from storage.errors import ManifestInvalid
@@ -36,6 +37,8 @@ _MAX_INDEXES: Final = 2
 
 class StoredPull:
     """One pull. Nothing of the model is visible by its name before all of it is here and verified."""
+
+    _slot: Slot
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class StoredPull:
 
     def run(self) -> Generator[JSON, None, None]:
         """The lines of the answer. Raises TransferFailed, QueueFull, RequestCancelled, StorageError."""
-        with self._remotes.slot():
+        with self._remotes.slot(self._principal) as self._slot:
             yield status("pulling manifest")
             try:
                 remote = self._remotes.repository(self._place)
@@ -104,6 +107,7 @@ class StoredPull:
                     retry.pause(error)
 
         with closing(self._remotes.outbound(self._place)) as http, started(Job(work, abort=http.abort)) as job:
+            self._slot.add(job)
             for _ in watched(job, dict, self._is_gone):
                 pass
             return job.result()
@@ -138,6 +142,7 @@ class StoredPull:
             return Job(work, abort=http.abort)
 
         with self._remotes.downloads.joined((self._target, blob.digest), make) as job:
+            self._slot.add(job)
             yield from watched(job, lambda: blob_line("pulling", blob, job.completed), self._is_gone)
             job.result()
         is_held(self._store, self._target, blob, self._principal)  # whoever fetched it, it stays for us too

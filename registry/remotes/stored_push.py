@@ -6,26 +6,28 @@ Source: the Ollama API, "POST /api/push"; the Ollama registry protocol, "Push".
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from registry.heavy import room_to_parse
 from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import Forbidden, LocalFileUnfit, RemoteError, Unauthorized
 from registry.remotes.http import Outbound
 from registry.remotes.jobs import Job, started
+from registry.remotes.outgoing import Outgoing, parsed
 from registry.remotes.places import Place
 from registry.remotes.progress import Bar
 from registry.remotes.push import Push
+from registry.remotes.row_notes import RowNotes
 from registry.remotes.service import Remotes
+from registry.remotes.slots import Slot
 from registry.remotes.statuses import JSON, TransferFailed, blob_line, failed, in_order, status, told, watched
-from registry.remotes.uploads import PassingNotes
+from registry.remotes.uploads import Notes
 from storage.digest import Digest
 from storage.errors import ManifestUnknown, NameInvalid, NameUnknown, StorageError
-from storage.manifest import Descriptor, Kind, Manifest
-from storage.reference import ModelName, RepositoryName
+from storage.manifest import Descriptor, Manifest
+from storage.reference import ModelName, RepositoryName, Tag
 from storage.repositories import StoredManifest
 from storage.store import Store
 
@@ -64,52 +66,56 @@ class StoredPush:
         store: Store,
         place: Place,
         *,
+        principal: str,
         is_gone: Callable[[], bool],
         leaving: Callable[[StoredManifest], None],
     ) -> None:
         """leaving: told of the manifest before the first byte of the model leaves."""
         self._remotes, self._store, self._place = remotes, store, place
-        self._is_gone, self._leaving = is_gone, leaving
+        self._principal, self._is_gone, self._leaving = principal, is_gone, leaving
 
     def run(self) -> Generator[JSON, None, None]:
         """The lines of the answer. Raises TransferFailed, QueueFull, RequestCancelled, StorageError."""
-        with self._remotes.slot():
+        with self._remotes.slot(self._principal) as slot:
             yield status("retrieving manifest")
             manifest = self._stored_manifest()
             if manifest is None:
                 yield status("couldn't retrieve manifest")
                 raise TransferFailed(f"model {self._place.name.display!r} not found")
-            with room_to_parse(manifest.raw):
-                parsed = Manifest.parse(manifest.raw, manifest.media_type)
-            if parsed.kind is Kind.INDEX:
-                raise TransferFailed("this is an index of several manifests; push them with an OCI client")
+            parts = Outgoing(self._store, self._place.name.repository, manifest)
             self._leaving(manifest)
             try:
-                yield from self._push(manifest, parsed)
+                yield from self._push(manifest, parts, slot)
             except (Unauthorized, Forbidden) as error:  # clients look for these words
                 raise failed(f"access denied: {error}", self._place) from error
             except RemoteError as error:
                 raise failed(told(error), self._place) from error
             yield status("success")
 
-    def _push(self, manifest: StoredManifest, parsed: Manifest) -> Iterator[JSON]:
+    def _push(self, whole: StoredManifest, parts: Outgoing, slot: Slot) -> Iterator[JSON]:
         with closing(self._remotes.outbound(self._place)) as http:
-            conversation = _Conversation(self._remotes.repository(self._place, is_pushing=True).over(http), http)
-            origins = _origins(parsed)
-            for blob in in_order(parsed):
-                source = self._source(blob, origins.get(str(blob.digest), ""))
-                with started(conversation.step(partial(Push.push_blob, blob=source))) as job:
-                    yield from watched(job, partial(_line, blob, job), self._is_gone)
-                    job.result()
-                yield blob_line("pushing", blob, blob.size)
-            yield status("pushing manifest")
-            last = partial(
-                Push.push_manifest, tag=self._place.name.tag, raw=manifest.raw, media_type=manifest.media_type
-            )
-            with started(conversation.step(last)) as job:
-                for _ in watched(job, dict, self._is_gone):
-                    pass
+            remote = self._remotes.repository(self._place, is_pushing=True).over(http)
+            conversation = _Conversation(remote, http, RowNotes(self._store.database), slot)
+            for child in parts.children():
+                yield from self._one(conversation, child, child.digest)
+            yield from self._one(conversation, whole, self._place.name.tag)
+
+    def _one(self, conversation: _Conversation, manifest: StoredManifest, reference: Tag | Digest) -> Iterator[JSON]:
+        """A manifest after what it needs."""
+        body = parsed(manifest)
+        origins = _origins(body)
+        for blob in in_order(body):
+            source = self._source(blob, origins.get(str(blob.digest), ""))
+            with conversation.step(partial(Push.push_blob, blob=source)) as job:
+                yield from watched(job, partial(_line, blob, job), self._is_gone)
                 job.result()
+            yield blob_line("pushing", blob, blob.size)
+        yield status("pushing manifest")
+        last = partial(Push.push_manifest, reference=reference, raw=manifest.raw, media_type=manifest.media_type)
+        with conversation.step(last) as job:
+            for _ in watched(job, dict, self._is_gone):
+                pass
+            job.result()
 
     def _source(self, blob: Descriptor, mount_from: str) -> StoredBlob:
         return StoredBlob(self._store, self._place.name.repository, blob.digest, blob.size, mount_from)
@@ -124,16 +130,21 @@ class StoredPush:
 
 @dataclass(frozen=True, slots=True)
 class _Conversation:
-    """What the steps of one push share: tokens, and connections that end together."""
+    """What the steps of one push share: tokens, a slot, and connections that end together."""
 
     remote: RemoteRepository
     http: Outbound
+    notes: Notes
+    slot: Slot
 
-    def step(self, what: Callable[[Push], None]) -> Job[None]:
+    @contextmanager
+    def step(self, what: Callable[[Push], None]) -> Iterator[Job[None]]:
         def work(job: Job[None]) -> None:
-            what(Push(self.remote, PassingNotes(), _JobProgress(job), sleep=job.sleep))
+            what(Push(self.remote, self.notes, _JobProgress(job), sleep=job.sleep))
 
-        return Job(work, abort=self.http.abort)
+        with started(Job(work, abort=self.http.abort)) as job:
+            self.slot.add(job)
+            yield job
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 from registry.remotes.answers import failure, session_offset
 from registry.remotes.endpoint import RemoteRepository
-from registry.remotes.errors import AnswerInvalid, NotFound, RedirectRefused, RequestRefused
+from registry.remotes.errors import AddressExpired, AnswerInvalid, NotFound, RedirectRefused, RequestRefused, ServerBusy
 from registry.remotes.http import MAX_REDIRECTS, Origin, Reply, admit_hop
 from storage.digest import Digest
 
@@ -28,17 +30,23 @@ _COMMIT_S: Final = 600.0  # a registry may hash the whole blob before it answers
 _NOTE_BYTES: Final = 32 * 1024
 _NOTE_LIFE_S: Final = 7 * 86400  # registries forget idle sessions sooner
 _OCTETS: Final = "application/octet-stream"
+_REPR_DIGEST: Final = re.compile(r"(?:.*,)?\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?:,.*)?")
 
 Part = Callable[[int, int], Iterator[bytes]]  # (start, length) → those bytes of the blob
 
 
 @dataclass(slots=True)
 class UploadSession:
-    """Where the next part goes, and how many bytes are there."""
+    """Where the next part goes, and how many bytes are there; their sha256, where the registry tells it.
+
+    is_resumed: it was there before, and another process may be writing to it.
+    """
 
     url: str
     offset: int = 0
     part_bytes: int = PART_BYTES
+    digest: Digest | None = None
+    is_resumed: bool = False
 
 
 def start_upload(remote: RemoteRepository, digest: Digest, *, mount_from: str = "") -> UploadSession | None:
@@ -57,7 +65,7 @@ def start_upload(remote: RemoteRepository, digest: Digest, *, mount_from: str = 
         part = max(PART_BYTES, int(least)) if least.isascii() and least.isdigit() and len(least) <= 12 else PART_BYTES
         if part > _MAX_PART:
             raise AnswerInvalid(f"{remote.home} wants parts of {part} bytes, more than can be sent again after a cut")
-        return UploadSession(_next_url(reply, None), 0, part)
+        return UploadSession(_next_url(reply, None), 0, part, _digest_there(reply))
 
 
 def resume_upload(remote: RemoteRepository, url: str) -> UploadSession | None:
@@ -70,20 +78,28 @@ def resume_upload(remote: RemoteRepository, url: str) -> UploadSession | None:
         if reply.status == 204:
             offset = session_offset(reply)
             is_exact = bool(offset) or (offset == 0 and bool(reply.header("X-Upload-Offset")))
-            return UploadSession(_next_url(reply, url), offset or 0) if is_exact else None
+            if not is_exact:
+                return None
+            there = _digest_there(reply)
+            return UploadSession(_next_url(reply, url), offset or 0, digest=there, is_resumed=True)
         error = failure(reply, "the upload begun earlier")
     if isinstance(error, NotFound | RequestRefused):  # some registries have no such request: begin anew
         return None
     raise error
 
 
-def send_part(remote: RemoteRepository, session: UploadSession, length: int, part: Part) -> None:
+def send_part(
+    remote: RemoteRepository, session: UploadSession, length: int, part: Part, *, is_again: bool = False
+) -> None:
     """Append `length` bytes from the session's offset on; moves the session to where the registry says it stands.
 
-    Raises RangeRefused with the registry's own offset when it differs from ours.
+    is_again: in place of the bytes that the last part left there. Raises RangeRefused with the registry's own offset
+    when it differs from ours.
     """
     start = session.offset
     headers = {"Content-Type": _OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
+    if is_again:
+        headers["X-Upload-Offset"] = str(start)
 
     def body() -> Iterator[bytes]:
         return part(start, length)
@@ -100,6 +116,7 @@ def send_part(remote: RemoteRepository, session: UploadSession, length: int, par
         if following:
             _store_part(remote, target, body, length)
             session.url, session.offset = admit_hop(session.url, following), start + length
+            session.digest = None
             return
         session.url = target  # the session itself has moved: the same request is made there
     raise RedirectRefused(f"{remote.home} redirects an upload more than {MAX_REDIRECTS} times")
@@ -131,13 +148,27 @@ def _take_reply(remote: RemoteRepository, session: UploadSession, reply: Reply, 
         raise AnswerInvalid(f"{remote.home} says it holds {reached} bytes of an upload of which it got {end}")
     session.url = _next_url(reply, session.url)
     session.offset = end if reached is None else reached
+    session.digest = _digest_there(reply)
 
 
 def _store_part(remote: RemoteRepository, url: str, body: Callable[[], Iterator[bytes]], length: int) -> None:
-    """The registry keeps its bytes in another store and has given us an address there for this part alone."""
+    """The registry keeps its bytes in another store and has given us an address there for this part alone.
+
+    Such addresses expire, in words that no two stores share: whatever it refuses, the registry is asked once more.
+    """
     with remote.call("PUT", url, headers={"Content-Type": _OCTETS}, body=body, length=length, follow=False) as reply:
         if reply.status not in {200, 201, 202, 204}:
-            raise failure(reply, "a part of the upload, sent to the store that the registry named")
+            error = failure(reply, "a part of the upload, sent to the store that the registry named")
+            raise error if isinstance(error, ServerBusy) else AddressExpired(str(error)) from error
+
+
+def _digest_there(reply: Reply) -> Digest | None:
+    """What `Repr-Digest` (RFC 9530) says of the bytes that the session holds.
+
+    Beside an exact offset alone: else it may be of this answer's own, empty body.
+    """
+    match = _REPR_DIGEST.fullmatch(reply.header("Repr-Digest")) if reply.header("X-Upload-Offset") else None
+    return Digest("sha256", b64decode(match[1]).hex()) if match else None
 
 
 def _next_url(reply: Reply, current: str | None) -> str:
@@ -156,22 +187,6 @@ class Notes(Protocol):
     def save(self, remote: RemoteRepository, digest: Digest, url: str) -> None: ...
 
     def forget(self, remote: RemoteRepository, digest: Digest) -> None: ...
-
-
-class PassingNotes:
-    """Notes for one push, gone with it."""
-
-    def __init__(self) -> None:
-        self._urls: dict[Digest, str] = {}
-
-    def load(self, remote: RemoteRepository, digest: Digest) -> str | None:
-        return self._urls.get(digest)
-
-    def save(self, remote: RemoteRepository, digest: Digest, url: str) -> None:
-        self._urls[digest] = url
-
-    def forget(self, remote: RemoteRepository, digest: Digest) -> None:
-        self._urls.pop(digest, None)
 
 
 class UploadNotes:

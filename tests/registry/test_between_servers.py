@@ -1,11 +1,18 @@
 """Models that go from one server of ours to another and back, under the servers' own keys."""
 
+import http.client
 import os
+import threading
+from contextlib import suppress
 
 import pytest
 
 from tests.client import Client
-from tests.server import running_server
+from tests.fault_proxy import fault_proxy
+from tests.faults import Holds
+from tests.server import is_alive, running_server, start_server, wait_for
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +83,35 @@ def test_only_a_named_server_is_spoken_to(servers, weights):
     lines = transfer(far, "pull", f"{near.host}/alice/mine:v1", insecure=True)
 
     assert "TONNAGE_ALLOWED_HOSTS" in lines[-1]["error"]
+
+
+def test_a_server_killed_in_mid_push_goes_on_where_it_stood(servers, tmp_path):
+    """Another process takes up the session that the dead one noted."""
+    far, _ = servers
+    (tmp_path / "weights").write_bytes(os.urandom(24 * MIB))
+    (tmp_path / "token").write_text(far.admin_token)
+    with fault_proxy(far.host) as line:
+        held = line.when(lambda heard: heard.method == "PATCH", Holds(16 * MIB)).fault
+        settings = {"TONNAGE_UPSTREAM": line.url, "TONNAGE_REMOTE_TOKENS": f"{line.url}={tmp_path}/token"}
+        doomed = start_server(tmp_path / "data", settings)
+        try:
+            Client(doomed.host, doomed.admin_token).push_model("alice/killed", "v1", tmp_path / "weights")
+            pushing = threading.Thread(target=_ignoring_its_end, args=(doomed,), daemon=True)
+            pushing.start()
+            assert held.is_held.wait(60)
+        finally:
+            below = doomed.descendants()
+            doomed.kill()
+        wait_for(lambda: not any(is_alive(each) for each in below), 30, "the server's processes to end")
+        line.release()
+
+        with running_server(tmp_path / "data", settings) as again:
+            assert transfer(again, "push", "alice/killed:v1")[-1] == {"status": "success"}
+
+        assert line.traffic("PATCH", "/v2/alice/killed/").up < 24 * MIB + 2 * MIB
+    assert Client(far.host, far.admin_token).request("GET", "/v2/alice/killed/manifests/v1").status == 200
+
+
+def _ignoring_its_end(server):
+    with suppress(OSError, http.client.HTTPException):
+        transfer(server, "push", "alice/killed:v1")

@@ -8,12 +8,21 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.remotes.credentials import Authenticator
 from registry.remotes.endpoint import RemoteRepository
-from registry.remotes.errors import AnswerInvalid, DigestMismatch, Forbidden, RedirectRefused, RemoteError, ServerBusy
+from registry.remotes.errors import (
+    AddressExpired,
+    AnswerInvalid,
+    DigestMismatch,
+    Forbidden,
+    RedirectRefused,
+    RemoteError,
+    ServerBusy,
+)
 from registry.remotes.http import Outbound
 from registry.remotes.package import LocalBlob, build_package, go_json
 from registry.remotes.progress import LineProgress
@@ -46,10 +55,11 @@ def blob_of(folder: Path, data: bytes) -> LocalBlob:
     return LocalBlob("application/octet-stream", Digest.of(data), len(data), path=path)
 
 
-def push_of(registry: FaultyRegistry, folder: Path) -> Push:
+def push_of(registry: FaultyRegistry, folder: Path, **options: Any) -> Push:
     http = Outbound(connect_s=2, read_s=2)
     remote = RemoteRepository(Authenticator(http), registry.url, RepositoryName("a/m"), is_pushing=True)
-    return Push(remote, UploadNotes(folder / "notes"), LineProgress((folder / "log").open("a")), first_pause_s=0.01)
+    progress = LineProgress((folder / "log").open("a"))
+    return Push(remote, UploadNotes(folder / "notes"), progress, first_pause_s=0.01, **options)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 70_000])
@@ -171,6 +181,65 @@ def test_parts_redirected_to_a_store_go_there_without_credentials(tmp_path, data
         assert registry.blobs[str(blob.digest)] == data
         assert store.count("PUT", "/store/") == 1
         assert all("Authorization" not in request.headers for request in store.requests)
+
+
+def test_an_address_in_the_store_that_has_expired_is_asked_for_anew(registry, tmp_path, data):
+    registry.part_store = registry.url
+    registry.faults.append(Fault("PUT", "/store/", status=403, body=b"Request has expired"))
+
+    push_of(registry, tmp_path).push_blob(blob_of(tmp_path, data))
+
+    assert list(registry.blobs.values()) == [data]
+    assert registry.count("PATCH") == 2
+
+
+def test_a_store_that_takes_nothing_ends_the_push(registry, tmp_path, data):
+    registry.part_store = registry.url
+    registry.faults.append(Fault("PUT", "/store/", status=403, body=b"not today", times=99))
+
+    with pytest.raises(AddressExpired, match="not today"):
+        push_of(registry, tmp_path).push_blob(blob_of(tmp_path, data))
+
+    assert registry.count("PATCH") == 3
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("900", 30)])
+def test_a_busy_registry_says_how_long_to_wait(registry, tmp_path, data, asked, waited):
+    registry.faults.append(Fault("PATCH", "uploads", status=429, headers={"Retry-After": asked}))
+    pauses: list[float] = []
+
+    push_of(registry, tmp_path, sleep=pauses.append).push_blob(blob_of(tmp_path, data))
+
+    assert pauses == [waited]
+
+
+def test_a_session_that_somebody_else_keeps_busy_is_left_for_one_of_our_own(registry, tmp_path, data):
+    refused = Fault("PATCH", "uploads/s0", status=416, headers={"Range": f"0-{MIB - 1}"}, times=99)
+    registry.faults += [Fault("PATCH", "uploads", cut_after=MIB), refused]
+    pauses: list[float] = []
+
+    push_of(registry, tmp_path, sleep=pauses.append).push_blob(blob_of(tmp_path, data))
+
+    assert list(registry.blobs.values()) == [data]
+    assert (len(pauses), registry.count("POST")) == (1 + 5, 2)
+
+
+def test_a_note_is_written_once_for_an_address_that_stays(registry, tmp_path, data):
+    class Counting(UploadNotes):
+        saved: list[str] = []  # noqa: RUF012  # of this test alone
+
+        def save(self, remote: RemoteRepository, digest: Digest, url: str) -> None:
+            self.saved.append(url)
+            super().save(remote, digest, url)
+
+    registry.faults += [Fault("PATCH", "uploads", cut_after=each * MIB) for each in (1, 1, 1)]
+    remote = RemoteRepository(Authenticator(Outbound()), registry.url, RepositoryName("a/m"), is_pushing=True)
+
+    Push(remote, Counting(tmp_path / "notes"), LineProgress(sys.stderr), first_pause_s=0.01).push_blob(
+        blob_of(tmp_path, data)
+    )
+
+    assert Counting.saved == [f"{registry.url}/v2/a/m/blobs/uploads/s0?_state=x"]
 
 
 def test_redirects_in_a_circle_end(registry, tmp_path, data):
