@@ -1,4 +1,5 @@
-"""The process that tidies up beside a server: it ends upload sessions nobody touches, and sweeps what nobody needs.
+"""The process that tidies up beside a server: it ends upload sessions nobody touches, sweeps what nobody needs, keeps
+what mirrors fetched within bounds, and syncs those that are due.
 
 Run as `python -m registry.janitor`, told everything by its parent over standard input. Any number of nodes may have
 one. It may be killed at any line: each step is complete in itself, and the next janitor goes on where this one ended.
@@ -15,6 +16,10 @@ from typing import Final
 
 from auth.audit import AuditTrail
 from registry.config import Config
+from registry.remotes.cache import MirrorCache, Watermarks
+from registry.remotes.schedule import Schedule, Syncing
+from registry.remotes.service import Remotes
+from registry.remotes.sync import Means
 from runtime.process import die_with_parent
 from storage.db import Database
 from storage.drivers.filesystem import FilesystemDriver
@@ -29,12 +34,15 @@ _EXPIRE_ROUNDS: Final = 100
 _log: Final = logging.getLogger("tonnage.janitor")
 
 
-def tidy(store: Store) -> None:
-    """One turn. A store that does not answer is tidied the next time."""
+def tidy(store: Store, marks: Watermarks = Watermarks()) -> None:  # noqa: B008  # a frozen value
+    """One turn. A store that does not answer is tidied the next time. marks: of what the mirrors keep here."""
+    cache = MirrorCache(store, marks)
     try:
         expired = _expire_uploads(store) + store.collector.forget_staged()
         deadline = time.monotonic() + _SWEEP_S
         swept = store.collector.sweep(go_on=lambda: time.monotonic() < deadline)
+        evicted = cache.trim(go_on=lambda: time.monotonic() < deadline)
+        forgotten = cache.forget_manifests()
         pruned = AuditTrail(store.database).prune()
     except StorageError as error:
         _log.warning("the store refuses: %s", error)
@@ -42,6 +50,8 @@ def tidy(store: Store) -> None:
     if expired or swept.links or swept.objects or pruned:
         counts = (expired, swept.links, swept.objects, swept.size, pruned)
         _log.info("uploads=%d links=%d objects=%d bytes=%d audit=%d", *counts)
+    if evicted or forgotten:
+        _log.info("mirrors: bytes=%d manifests=%d", evicted, forgotten)
 
 
 def _expire_uploads(store: Store) -> int:
@@ -61,9 +71,18 @@ def main() -> None:
     logging.basicConfig(level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     every_s = float(told.get("every_s", EVERY_S))
     store = Store(Database(config.database_url, pool_size=1), FilesystemDriver(config.data_path))
+    marks = Watermarks(config.mirror_high_bytes, config.mirror_low_bytes)
+    syncing = Syncing(lambda: _means(config), Schedule(store.database))
     while True:  # ended by a signal: the server's word, or its death
         time.sleep(every_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # not a secret
-        tidy(store)
+        tidy(store, marks)
+        syncing.start()
+
+
+def _means(config: Config) -> Means:
+    """What mirrors are synced with: connections of its own, since tidying goes on meanwhile."""
+    store = Store(Database(config.database_url, pool_size=4), FilesystemDriver(config.data_path))
+    return Means.of(Remotes(config.remotes), store, most_bytes=config.mirror_low_bytes or None)
 
 
 if __name__ == "__main__":

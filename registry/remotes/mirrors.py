@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select
 from registry.remotes.errors import UrlInvalid
 from registry.remotes.http import Origin
 from registry.remotes.models import Mirror as Row
+from registry.remotes.places import registry_of
 from registry.remotes.settings import parse_server
 from storage.db import Database, insert
 from storage.errors import NameInvalid, NameTaken, NameUnknown
@@ -103,7 +104,7 @@ def parse_mirror(
         RepositoryName.parse(path)
     if len(patterns) > MAX_PATTERNS or any(len(each) > _MAX_PATTERN for each in patterns):
         raise UrlInvalid(f"at most {MAX_PATTERNS} patterns of {_MAX_PATTERN} characters")
-    return Mirror(name, parse_server(f"{scheme}{mark}{server}"), path, ttl_s, patterns, token_path)
+    return Mirror(name, registry_of(parse_server(f"{scheme}{mark}{server}")), path, ttl_s, patterns, token_path)
 
 
 class Mirrors:
