@@ -9,7 +9,7 @@ from alembic import context
 
 from storage.db import Base
 
-_TABLES = ("storage.models", "auth.models", "registry.remotes.models")
+_TABLES = ("storage.models", "auth.models", "registry.remotes.models", "registry.mirror.models")
 
 for module in _TABLES:
     if find_spec(module) is not None:

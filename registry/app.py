@@ -19,13 +19,13 @@ from registry import admin, audit, blobs, chunk_sums, errors, manifests, mirrore
 from registry.checks import access_of, origins_of
 from registry.config import Config
 from registry.express import Express
+from registry.mirror.mirroring import Mirroring
+from registry.mirror.mirrors import Mirrors
 from registry.models import about, account, copy, listing, openai_models, pull, push, remove, show
 from registry.models import blobs as model_blobs
 from registry.models.create import routes as create
 from registry.openapi import routes as description
 from registry.paths import Kind, split_path
-from registry.remotes.mirroring import Mirroring
-from registry.remotes.mirrors import Mirrors
 from registry.remotes.service import Remotes
 from registry.request_ids import request_id
 from runtime.api import ollama
@@ -120,9 +120,12 @@ def _add_services(app: Flask, config: Config) -> None:
     app.extensions["tonnage.runtime"] = RuntimeSettings(go_templates=config.go_templates)
     remotes = Remotes(config.remotes)
     app.extensions["tonnage.remotes"] = remotes
-    app.extensions["tonnage.mirrors"] = Mirrors(database)
+    mirrors = app.extensions["tonnage.mirrors"] = Mirrors(database)
     fetches, waiting = config.remotes.transfers, max(1, config.threads // 2)
-    app.extensions["tonnage.mirroring"] = Mirroring(remotes, store, fetches=fetches, waiting=waiting)
+    mirroring = Mirroring(remotes, store, fetches=fetches, waiting=waiting)
+    app.extensions["tonnage.mirroring"] = mirroring
+    # what is run counts as pulled: else models in daily use would make room for others
+    store.blobs.told_of_use = lambda name, digest: mirroring.reads.note(name, digest) if mirrors.find(name) else None
     audit.install(app, database, tokens)
 
 

@@ -30,13 +30,14 @@ def known_digest(text: str) -> Digest:
         raise BlobUnknown("no such blob in this repository", digest=text[:256]) from None
 
 
-def get_blob(name: RepositoryName, reference: str) -> Response:
+def get_blob(name: RepositoryName, reference: str, *, may_lease: bool = True) -> Response:
     """end-2, GET and HEAD: the bytes of a blob that this repository links to.
 
+    may_lease: whether a HEAD by who may push makes the blob stay until their manifest comes.
     Raises BlobUnknown, NameUnknown, PreconditionFailed.
     """
     digest = known_digest(reference)
-    if request.method == "HEAD" and current_gate().may(name, "push"):
+    if may_lease and request.method == "HEAD" and current_gate().may(name, "push"):
         # a client that sees the blob skips its upload
         blob = store().blobs.renew_lease(name, digest, principal=current_gate().identify().principal)
     else:

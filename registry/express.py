@@ -12,9 +12,9 @@ from typing import Any
 
 from auth.policy import IsPrivate
 from registry.manifests import is_unreadable, manifest_headers
+from registry.mirror.mirrors import Mirrors
 from registry.origins import Origins
 from registry.paths import Kind, split_path
-from registry.remotes.mirrors import Mirrors
 from registry.request_ids import request_id
 from storage.errors import StorageError
 from storage.reference import RepositoryName, Tag, parse_reference

@@ -16,10 +16,10 @@ from typing import Final
 
 from auth.audit import AuditTrail
 from registry.config import Config
-from registry.remotes.cache import MirrorCache, Watermarks
-from registry.remotes.schedule import Schedule, Syncing
+from registry.mirror.cache import MirrorCache, Watermarks
+from registry.mirror.schedule import Schedule, Syncing
+from registry.mirror.sync import Means
 from registry.remotes.service import Remotes
-from registry.remotes.sync import Means
 from runtime.process import die_with_parent
 from storage.db import Database
 from storage.drivers.filesystem import FilesystemDriver

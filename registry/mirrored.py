@@ -16,10 +16,10 @@ from auth.errors import AccessDenied
 from registry import blobs, manifests
 from registry.blobs import blob_response, known_digest
 from registry.manifests import known_reference
-from registry.remotes.arrival import Arrival, ReaderLeft
+from registry.mirror.arrival import Arrival, ReaderLeft
+from registry.mirror.mirroring import upstream_failed
+from registry.mirror.mirrors import Mirror
 from registry.remotes.errors import NotFound, RemoteError, UpstreamBusy
-from registry.remotes.mirroring import upstream_failed
-from registry.remotes.mirrors import Mirror
 from registry.services import mirroring, mirrors, store
 from runtime.api.disconnect import watcher
 from storage.errors import BlobUnknown, NameUnknown, StorageError
@@ -46,7 +46,7 @@ def get_blob(name: RepositoryName, reference: str) -> Response:
         return blobs.get_blob(name, reference)
     digest = known_digest(reference)
     try:
-        response = blobs.get_blob(name, reference)
+        response = blobs.get_blob(name, reference, may_lease=False)  # nobody pushes here
     except (BlobUnknown, NameUnknown):
         listed = mirroring().listed(name, digest) if mirror.admits(name) else None
         if listed is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import current_app
 
 from registry.config import Config
-from registry.remotes.mirroring import Mirroring
-from registry.remotes.mirrors import Mirrors
+from registry.mirror.mirroring import Mirroring
+from registry.mirror.mirrors import Mirrors
 from registry.remotes.service import Remotes
 from storage.store import Store
 

@@ -79,6 +79,7 @@ class Blobs:
     def __init__(self, database: Database, driver: Driver) -> None:
         self._database = database
         self._driver = driver
+        self.told_of_use: Callable[[RepositoryName, Digest], None] = lambda name, digest: None
 
     def stat(self, name: RepositoryName, digest: Digest) -> BlobInfo:
         """Raises BlobUnknown, NameUnknown."""
@@ -90,7 +91,8 @@ class Blobs:
         return self._at_key(name, digest, lambda key: self._driver.open(key, start=start))
 
     def local_path(self, name: RepositoryName, digest: Digest) -> Path | None:
-        """The file to map, where the driver keeps files. Raises BlobUnknown, NameUnknown."""
+        """The file to map, where the driver keeps files; `told_of_use` hears of it. Raises BlobUnknown, NameUnknown."""
+        self.told_of_use(name, digest)
         return self._at_key(name, digest, self._driver.local_path)
 
     def download_url(self, blob: BlobInfo, *, expires_s: int) -> str | None:

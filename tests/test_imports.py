@@ -19,7 +19,13 @@ DOORS = {
     "jinja2": ("runtime/templates/jinja.py",),
     "urllib3": ("registry/remotes/",),
     "zstandard": ("runtime/api/v1_body.py",),
-    "sqlalchemy": ("storage/", "auth/"),
+    "sqlalchemy": (
+        "storage/",
+        "auth/",
+        "registry/mirror/",
+        "registry/remotes/models.py",
+        "registry/remotes/row_notes.py",
+    ),
     "gunicorn": ("registry/workers.py", "registry/patience.py", "registry/wsgi_input.py"),
 }
 

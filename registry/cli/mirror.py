@@ -12,12 +12,12 @@ from auth.audit import What
 from registry.cli.serve import config_of, open_database, with_config
 from registry.cli.traces import leave
 from registry.config import Config, ConfigInvalid, parse_duration
+from registry.mirror.mirrors import Mirror, Mirrors, parse_mirror
+from registry.mirror.schedule import LEAST_EVERY_S, Schedule
+from registry.mirror.sync import Means, Sync, Synced
 from registry.remotes.errors import RemoteError
-from registry.remotes.mirrors import Mirror, Mirrors, parse_mirror
-from registry.remotes.schedule import LEAST_EVERY_S, Schedule
 from registry.remotes.service import Remotes
 from registry.remotes.settings import read_token
-from registry.remotes.sync import Means, Sync, Synced
 from storage.db import Database
 from storage.drivers.filesystem import FilesystemDriver
 from storage.errors import StorageError

@@ -11,11 +11,11 @@ from flask import Blueprint, Response, request
 from auth.access import Right, current_gate
 from auth.audit import What
 from registry.audit import event, record_all, tag_moves
+from registry.mirror.pull import MirrorPull
 from registry.models.names import as_stored
 from registry.models.progress import told
 from registry.models.show import MAX_BODY_BYTES
 from registry.remotes.errors import RemoteError
-from registry.remotes.mirror_pull import MirrorPull
 from registry.remotes.places import InsecureProtocol, Place
 from registry.remotes.stored_pull import StoredPull
 from registry.services import mirroring, mirrors, remotes, store

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry.config import Config
-from registry.remotes.mirrors import Mirror, Mirrors
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.sync import Means, Sync, Synced
 from registry.remotes.service import Remotes
-from registry.remotes.sync import Means, Sync, Synced
 from storage.db import Database
 from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver

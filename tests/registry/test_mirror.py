@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from migrations.run import upgrade
 from registry.cli import group
-from registry.remotes.mirrors import Mirrors, parse_mirror
+from registry.mirror.mirrors import Mirrors, parse_mirror
 from storage.db import Database
 from storage.errors import NameTaken
 from storage.manifest import OCI_INDEX

@@ -12,10 +12,10 @@ from sqlalchemy import func, select, update
 
 from registry.config import ConfigInvalid, load_config
 from registry.janitor import tidy
-from registry.remotes.cache import FETCHED_LEASE_S, FORGET_S, MirrorCache, MirrorReads, Watermarks
+from registry.mirror.cache import FETCHED_LEASE_S, FORGET_S, MirrorCache, MirrorReads, Watermarks
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.models import MirrorRead, MirrorTag
 from registry.remotes.http import Origin
-from registry.remotes.mirrors import Mirror, Mirrors
-from registry.remotes.models import MirrorRead, MirrorTag
 from storage.blobs import LEASE_S
 from storage.db import Database
 from storage.digest import Digest

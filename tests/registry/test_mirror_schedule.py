@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.schedule import RETRY_S, Schedule
 from registry.remotes.http import Origin
-from registry.remotes.mirrors import Mirror, Mirrors
-from registry.remotes.schedule import RETRY_S, Schedule
 from storage.errors import NameUnknown
 from storage.reference import RepositoryName
 from tests.registry.mirror_nodes import Clock

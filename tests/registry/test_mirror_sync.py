@@ -21,12 +21,12 @@ from sqlalchemy import func, select, update
 from migrations.run import upgrade
 from registry.cli.mirror import mirror
 from registry.janitor import tidy
-from registry.remotes.cache import MirrorCache, Watermarks
+from registry.mirror.cache import MirrorCache, Watermarks
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.models import MirrorRead
+from registry.mirror.schedule import RETRY_S, Schedule, Syncing
+from registry.mirror.sync import Synced
 from registry.remotes.http import Origin
-from registry.remotes.mirrors import Mirror, Mirrors
-from registry.remotes.models import MirrorRead
-from registry.remotes.schedule import RETRY_S, Schedule, Syncing
-from registry.remotes.sync import Synced
 from storage.db import Database
 from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from registry.remotes.errors import RemoteError, Unreachable, UrlInvalid
+from registry.remotes import connections
+from registry.remotes.errors import RedirectRefused, RemoteError, Unreachable, UrlInvalid
 from registry.remotes.hosts import NamedHost, parse_host
 from registry.remotes.http import Origin, Outbound
 from registry.remotes.reach import AddressRefused, Reach, is_public
@@ -92,6 +93,8 @@ def test_what_follows_the_host_names_none(url):
         "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1",
         "168.63.129.16", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:8.8.8.8",
         "::ffff:0:127.0.0.1",
+        "::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "fd00:ec2::254",
+        "fe80::5efe:127.0.0.1", "::7f00:1", "100.100.100.200", "192.0.0.192", "2001:0:7f00:1::1",
         "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:10::1", "2001:20::1",
         "2001:db8::1", "2002:7f00:1::", "2002:808:808::", "3fff::1", "fc00::1", "fd12:3456::1", "fe80::1",
         "fe80::1%eth0", "fec0::1", "ff02::1", "4000::1", "not an address", "",
@@ -199,28 +202,66 @@ def test_a_connection_goes_to_the_address_that_was_checked():
         assert registry.requests[0].headers["Host"] == f"registry.test:{port}"
 
 
-def test_a_name_that_moves_inside_after_a_first_look_is_looked_at_again_for_each_connection():
-    answers = iter([["127.0.0.1"], ["10.0.0.1"]])
-    with faulty_registry() as registry:
-        port = Origin.of(registry.url).port
-        reach = Reach((), lambda host, port: next(answers))
+def test_a_name_that_moves_inside_after_a_first_look_is_looked_at_again_for_each_connection(monkeypatch):
+    answers, tried = iter([["1.1.1.1"], ["127.0.0.1"]]), []
 
-        with pytest.raises(AddressRefused):
-            Outbound(connect_s=2, reach=reach).request("GET", f"http://moving.test:{port}/")
-        assert registry.requests == []
+    def connect(address, *_, **__):
+        tried.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(connections, "create_connection", connect)
+    http = Outbound(connect_s=2, reach=Reach((), lambda host, port: next(answers)))
+
+    with pytest.raises(Unreachable):
+        http.request("GET", "http://moving.test/")
+    with pytest.raises(AddressRefused):
+        http.request("GET", "http://moving.test/")
+
+    assert tried == [("1.1.1.1", 80)]  # what was checked, and no other
 
 
-@pytest.mark.parametrize("location", ["http://inner.test:{}/x", "http://127.0.0.1:{}/x", "//inner.test:{}/x"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://inner.test:{}/x", "http://127.0.0.1:{}/x", "//inner.test:{}/x", "http://localhost:{}/x",
+        "http://0.0.0.0:{}/x", "http://[::1]:{}/x", "http://[::ffff:127.0.0.1]:{}/x", "http://[::ffff:7f00:1]:{}/x",
+        "http://[64:ff9b::7f00:1]:{}/x", "http://[2002:7f00:1::]:{}/x", "http://169.254.169.254/latest/meta-data/",
+        "http://[::ffff:169.254.169.254]/latest/meta-data/", "http://[fd00:ec2::254]/latest/meta-data/",
+        "http://metadata.test/computeMetadata/v1/", "https://127.0.0.1:{}/x",
+    ],
+)  # fmt: skip
 def test_every_hop_is_checked(location):
     with faulty_registry() as registry, faulty_registry() as inner:
         port, inner_port = (Origin.of(each.url).port for each in (registry, inner))
         registry.faults.append(Fault("GET", "/start", status=302, headers={"Location": location.format(inner_port)}))
-        reach = named(registry, resolver(registry=["127.0.0.1"], inner=["127.0.0.1"]))
+        known = {"inner": ["127.0.0.1"], "localhost": ["127.0.0.1"], "metadata": ["169.254.169.254"]}
+        reach = named(registry, resolver(registry=["127.0.0.1"], **known))
 
         with pytest.raises(AddressRefused):
             Outbound(connect_s=2, reach=reach).request("GET", f"http://registry.test:{port}/start")
 
         assert inner.requests == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://2130706433:{}/x", "http://017700000001:{}/x", "http://0x7f000001:{}/x", "http://0177.0.0.1:{}/x",
+        "http://0x7f.0.0.1:{}/x", "http://127.1:{}/x", "http://0:{}/x", "http://localhost.:{}/x",
+        "http://[fe80::1%25lo]:{}/x", "http://[::1%lo]:{}/x", "http://registry.test@127.0.0.1:{}/x", "file:///etc/passwd",
+    ],
+)  # fmt: skip
+def test_a_hop_to_what_others_might_read_as_another_host_is_none(location):
+    with faulty_registry() as registry, faulty_registry() as inner:
+        port, inner_port = (Origin.of(each.url).port for each in (registry, inner))
+        registry.faults.append(Fault("GET", "/start", status=302, headers={"Location": location.format(inner_port)}))
+        resolve = resolver(registry=["127.0.0.1"])
+
+        with pytest.raises(RedirectRefused):
+            Outbound(connect_s=2, reach=named(registry, resolve)).request("GET", f"http://registry.test:{port}/start")
+
+        assert inner.requests == []
+        assert {host for host, _ in resolve.asked} == {"registry.test"}
 
 
 def test_an_address_that_does_not_answer_leaves_the_next_to_be_tried():

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, update
 from sqlalchemy.exc import DBAPIError
 
 import auth.models
+import registry.mirror.models
 import registry.remotes.models
 import storage.models
 from migrations import steps
@@ -24,7 +25,9 @@ from storage.models import DAMAGED, Object
 from storage.store import Store
 
 ROOT = Path(__file__).parents[2]
-assert auth.models and registry.remotes.models and storage.models  # their tables are in Base.metadata now
+assert (
+    auth.models and registry.mirror.models and registry.remotes.models and storage.models
+)  # their tables are in Base.metadata now
 
 
 def test_up_and_down_with_rows_and_up_again(empty_url, driver, name):

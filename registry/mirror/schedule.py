@@ -12,10 +12,10 @@ from typing import Final
 
 from sqlalchemy import select, update
 
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.models import Mirror as Row
+from registry.mirror.sync import Means, Sync
 from registry.remotes.errors import RemoteError
-from registry.remotes.mirrors import Mirror, Mirrors
-from registry.remotes.models import Mirror as Row
-from registry.remotes.sync import Means, Sync
 from storage.db import Database
 from storage.errors import NameUnknown, StorageError
 from storage.reference import RepositoryName

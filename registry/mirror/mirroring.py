@@ -14,13 +14,13 @@ from functools import partial
 from typing import Final
 
 from registry.heavy import room_to_parse
-from registry.remotes.cache import MirrorReads
+from registry.mirror.cache import MirrorReads
+from registry.mirror.freshness import Freshness
+from registry.mirror.mirrors import Mirror
 from registry.remotes.endpoint import RemoteManifest, RemoteRepository
 from registry.remotes.errors import AnswerInvalid, NotFound, RemoteError, ServerBusy, UpstreamBusy, UpstreamFailed
 from registry.remotes.fetch import Fetch
-from registry.remotes.freshness import Freshness
 from registry.remotes.jobs import Job
-from registry.remotes.mirrors import Mirror
 from registry.remotes.retry import Retry
 from registry.remotes.service import Remotes
 from registry.remotes.upstream import Upstream

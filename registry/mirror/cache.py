@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased
 
-from registry.remotes.models import Mirror, MirrorRead, MirrorTag
+from registry.mirror.models import Mirror, MirrorRead, MirrorTag
 from storage.db import Database, Upsert
 from storage.digest import Digest
 from storage.errors import NameUnknown, StorageError

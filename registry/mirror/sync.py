@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from registry.heavy import room_to_parse
+from registry.mirror.freshness import Freshness
+from registry.mirror.mirroring import Mirroring
+from registry.mirror.mirrors import Mirror, Mirrors
+from registry.mirror.wanted import Wanted, WantedTag
 from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import AnswerInvalid, NotFound, RemoteError
-from registry.remotes.freshness import Freshness
-from registry.remotes.mirroring import Mirroring
-from registry.remotes.mirrors import Mirror, Mirrors
 from registry.remotes.retry import Retry
 from registry.remotes.service import Remotes
-from registry.remotes.wanted import Wanted, WantedTag
 from storage.absent import absent_blobs
 from storage.digest import Digest
 from storage.errors import ManifestUnknown, NameUnknown, StorageError, StorageFull, StorageUnavailable

@@ -9,10 +9,10 @@ from typing import Final
 
 from sqlalchemy import exists, or_, select
 
+from registry.mirror.mirrors import Mirror, Mirrors, matches
 from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import Forbidden, NotFound, RemoteError, RequestRefused, Unauthorized
 from registry.remotes.listing import MAX_ENTRIES, list_repositories, list_tags
-from registry.remotes.mirrors import Mirror, Mirrors, matches
 from registry.remotes.service import Remotes
 from registry.remotes.upstream import Upstream
 from storage.errors import NameInvalid, NameUnknown, TagInvalid

@@ -8,9 +8,9 @@ from typing import Final
 
 from sqlalchemy import select
 
+from registry.mirror.models import MirrorTag
 from registry.remotes.errors import ConnectionCut, RemoteError, ServerBusy, Unreachable
 from registry.remotes.http import Origin
-from registry.remotes.models import MirrorTag
 from storage.db import Database, insert
 from storage.models import Repository
 from storage.reference import RepositoryName, Tag

@@ -9,12 +9,12 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 from registry.heavy import room_to_parse
+from registry.mirror.mirroring import PRINCIPAL, Mirroring
+from registry.mirror.mirrors import Mirror
 from registry.remotes.endpoint import RemoteManifest
 from registry.remotes.errors import RemoteError, UpstreamFailed
 from registry.remotes.fetch import is_held
 from registry.remotes.jobs import Job
-from registry.remotes.mirroring import PRINCIPAL, Mirroring
-from registry.remotes.mirrors import Mirror
 from registry.remotes.pull import model_child
 from registry.remotes.statuses import JSON, blob_line, failed, in_order, status, watched
 from storage.digest import Digest

@@ -11,9 +11,9 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 
+from registry.mirror.models import Mirror as Row
 from registry.remotes.errors import UrlInvalid
 from registry.remotes.http import Origin
-from registry.remotes.models import Mirror as Row
 from registry.remotes.places import registry_of
 from registry.remotes.settings import parse_server
 from storage.db import Database, insert
