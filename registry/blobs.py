@@ -90,10 +90,18 @@ def blob_created(name: RepositoryName, digest: Digest, base_url: str) -> Respons
 def file_body(file: BinaryIO, size: int) -> Iterable[bytes]:
     """A body of `size` bytes from where `file` stands: by sendfile where server and file can."""
     wrapper = request.environ.get("wsgi.file_wrapper")
-    if wrapper is not None and "gunicorn.socket" in request.environ and hasattr(file, "fileno"):
+    if wrapper is not None and "gunicorn.socket" in request.environ and _has_descriptor(file):
         body: Iterable[bytes] = wrapper(file, _READ_BYTES)
         return body
     return _pieces(file, size)
+
+
+def _has_descriptor(file: BinaryIO) -> bool:
+    try:
+        file.fileno()
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

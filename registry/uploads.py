@@ -17,6 +17,7 @@ from registry.body import RequestBody, read_body
 from registry.errors import refusal
 from registry.services import store
 from registry.urls import base_url
+from storage.chunks import ChunkRange
 from storage.digest import Digest
 from storage.errors import (
     BlobUnknown,
@@ -30,7 +31,7 @@ from storage.errors import (
     UploadUnknown,
 )
 from storage.reference import RepositoryName
-from storage.uploads import ChunkRange, Upload
+from storage.upload import Upload
 
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?\s*(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?")
 _IGNORED_BODY_BYTES = 64 * 2**10
@@ -107,7 +108,10 @@ def _complete(name: RepositoryName, upload_id: str, digest: Digest) -> Response:
 
 def upload_status(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
     """end-13: how far the session has come. Raises UploadUnknown."""
-    return _progress(name, _resume(name, upload_id), 204)
+    upload = _resume(name, upload_id)
+    with suppress(UploadBusy):  # somebody goes on with it
+        upload.recover()
+    return _progress(name, upload, 204)
 
 
 def cancel_upload(name: RepositoryName, upload_id: str) -> ResponseReturnValue:

@@ -1,19 +1,22 @@
-"""Who may append to an upload session: a claim in its row, taken by compare-and-set, never by an open transaction."""
+"""Who may append to an upload session: a claim in its row, taken by compare-and-set, never by an open transaction.
+
+A claim tells which process holds it. Where that one is seen to be dead the claim is over; else it lapses with time.
+"""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, or_, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from storage.db import Database
 from storage.errors import StorageError, UploadBusy, UploadUnknown
 from storage.models import Upload as Row
+from storage.writers import is_dead, new_token
 
 CLAIM_S: Final = 30.0  # a writer that died holds its session this long
 RENEW_S: Final = 10.0  # far below it: a paused writer must find out before it writes, not after
@@ -37,25 +40,27 @@ class Held:
 
 
 _IS_OPEN: Final = (Row.id == bindparam("upload"), Row.finished_digest.is_(None))
-_OFFSET: Final = select(Row.offset).where(*_IS_OPEN)
-# These two are executed with the columns to set, by their names.
-_TAKE: Final = (
-    update(Row)
-    .where(*_IS_OPEN, or_(Row.writer.is_(None), Row.writer_until < bindparam("now")))
-    .returning(*(getattr(Row, field.name) for field in fields(Held)))
-)
+_WRITER: Final = select(Row.offset, Row.writer, Row.writer_until).where(*_IS_OPEN)
+_COLUMNS: Final = tuple(getattr(Row, field.name) for field in fields(Held))
+# These are executed with the columns to set, by their names.
+_TAKE: Final = update(Row).where(*_IS_OPEN, Row.writer.is_(None)).returning(*_COLUMNS)
+_TAKE_OVER: Final = update(Row).where(*_IS_OPEN, Row.writer == bindparam("left_by")).returning(*_COLUMNS)
 _CHANGE: Final = update(Row).where(Row.id == bindparam("upload"), Row.writer == bindparam("token")).returning(Row.id)
 
 
 class Claim:
-    """The right to append, until it lapses. Each step that matters renews it; losing it stops the writer."""
+    """The right to append, until it lapses. Each step that matters renews it; losing it stops the writer.
 
-    def __init__(self, database: Database, upload_id: str, token: str, row: Held) -> None:
+    is_taken_over: from a writer that never let it go, and may have written more than the row tells of.
+    """
+
+    def __init__(self, database: Database, upload_id: str, token: str, row: Held, *, is_taken_over: bool) -> None:
         self._database = database
         self._upload_id = upload_id
         self._renewed = time.monotonic()
         self.token = token
         self.row = row
+        self.is_taken_over = is_taken_over
         self.is_held = True
 
     def save(self, **values: Any) -> None:
@@ -77,17 +82,22 @@ class Claim:
             self.is_held = False
             raise UploadBusy("another request took over the upload", upload=self._upload_id, offset=self.row.offset)
 
-    def keep(self) -> None:
-        """Renew if it is time to. Call before each write: a silent client may have let the claim lapse."""
-        if time.monotonic() - self._renewed > RENEW_S:
+    def keep(self, handle: str | None = None, /) -> None:
+        """Renew if it is time to. Call before each write: a silent client may have let the claim lapse.
+
+        handle: what names the staged bytes from now on; then at once, with it.
+        """
+        if handle is not None:
+            self.save(handle=handle)
+            self.row.handle = handle
+        elif time.monotonic() - self._renewed > RENEW_S:
             self.save()
 
 
 @contextmanager
 def claimed(database: Database, upload_id: str) -> Iterator[Claim]:
     """Hold the session. Raises UploadUnknown; UploadBusy if another writer holds it for longer than we wait."""
-    token = secrets.token_hex(16)
-    claim = Claim(database, upload_id, token, _take(database, upload_id, token))
+    claim = _take(database, upload_id)
     try:
         yield claim
     finally:
@@ -96,19 +106,35 @@ def claimed(database: Database, upload_id: str) -> Iterator[Claim]:
                 claim.release()
 
 
-def _take(database: Database, upload_id: str, token: str) -> Held:
-    deadline = time.monotonic() + WAIT_S
+def is_left(database: Database, upload_id: str) -> bool:
+    """Whether a writer died or fell silent over the session, and nobody has taken it over yet."""
+    with database.connect() as connection:
+        row = connection.execute(_WRITER, {"upload": upload_id}).first()
+    return row is not None and _is_over(row.writer, row.writer_until)
+
+
+def _take(database: Database, upload_id: str) -> Claim:
+    token, deadline = new_token(), time.monotonic() + WAIT_S
     while True:
         now = time.time()
-        ours = {"writer": token, "writer_until": now + CLAIM_S, "touched_at": now}
+        ours = {"upload": upload_id, "writer": token, "writer_until": now + CLAIM_S, "touched_at": now}
         with database.begin() as connection:
-            taken = connection.execute(_TAKE, {"upload": upload_id, "now": now} | ours).one_or_none()
+            taken = connection.execute(_TAKE, ours).one_or_none()
         if taken is not None:
-            return Held(*taken)
+            return Claim(database, upload_id, token, Held(*taken), is_taken_over=False)
         with database.connect() as connection:
-            offset = connection.execute(_OFFSET, {"upload": upload_id}).scalar_one_or_none()
-        if offset is None:
+            row = connection.execute(_WRITER, {"upload": upload_id}).first()
+        if row is None:
             raise UploadUnknown("no such upload", upload=upload_id)
+        if _is_over(row.writer, row.writer_until):
+            with database.begin() as connection:
+                taken = connection.execute(_TAKE_OVER, ours | {"left_by": row.writer}).one_or_none()
+            if taken is not None:
+                return Claim(database, upload_id, token, Held(*taken), is_taken_over=True)
         if time.monotonic() > deadline:
-            raise UploadBusy("another request is writing to the upload", upload=upload_id, offset=offset)
+            raise UploadBusy("another request is writing to the upload", upload=upload_id, offset=row.offset)
         time.sleep(_POLL_S)
+
+
+def _is_over(writer: str | None, until: float) -> bool:
+    return writer is not None and (until < time.time() or is_dead(writer))

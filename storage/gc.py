@@ -160,7 +160,7 @@ class Collector:
     def adopt_orphans(self, *, older_than_s: float = ORPHAN_S, limit: int = MAX_OBJECTS) -> int:
         """Mark bytes that no row tells of, for the next sweep; how many. A crash between bytes and row leaves such.
 
-        Only files can tell how old they are; bytes of another driver stay. The mark is a row with their key: whoever
+        Where nothing tells how old bytes are, they stay. The mark is a row with their key: whoever
         still believed in them can no longer make them a blob.
         """
         adopted, page = 0, list[str]()
@@ -174,11 +174,12 @@ class Collector:
 
     def forget_staged(self, *, older_than_s: float = ORPHAN_S) -> int:
         """Drop staged bytes of which no session tells, left by a crash between bytes and row; how many."""
-        return self._driver.sweep_staged(self._known_handles, older_than_s=older_than_s)
+        return self._driver.sweep_staged(self._known_keys, older_than_s=older_than_s)
 
-    def _known_handles(self, handles: Collection[str]) -> set[str]:
+    def _known_keys(self, keys: Collection[str]) -> set[str]:
+        known = select(UploadRow.storage_key).where(UploadRow.storage_key.in_(keys))
         with self._database.connect() as connection:
-            return set(connection.execute(select(UploadRow.handle).where(UploadRow.handle.in_(handles))).scalars())
+            return set(connection.execute(known).scalars())
 
     def _adopt(self, keys: list[str], older_than_s: float) -> int:
         adopted = 0
@@ -203,13 +204,12 @@ class Collector:
 
     def _size_if_old(self, key: str, older_than_s: float) -> int | None:
         try:
-            path = self._driver.local_path(key)
-            found = path.stat() if path is not None else None
-        except (KeyUnknown, FileNotFoundError):
+            changed_at = self._driver.changed_at(key)
+            if changed_at is None or changed_at > time.time() - older_than_s:
+                return None
+            return self._driver.stat(key)
+        except KeyUnknown:
             return None
-        if found is None or max(found.st_mtime, found.st_ctime) > time.time() - older_than_s:
-            return None
-        return found.st_size
 
     def _idle_links(self, now: float) -> Iterator[tuple[int, int, int]]:
         """Repository, blob and object of links that look idle, in the order of their keys, a page at a time."""

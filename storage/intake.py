@@ -106,7 +106,7 @@ class Intake:
     def finish(self, **marks: object) -> None:
         """Save what was appended, with these last marks, and release the claim. Call also after `run` raised."""
         self._writer.sync()
-        self._claim.release(**self._progress() | marks)
+        self._claim.release(**self._progress() | marks | {"handle": self._writer.handle})
 
     def _hash_less(self) -> None:
         """Two digests of one stream take two to three times as long; a second one can be made later, if it must."""

@@ -15,7 +15,7 @@ from storage.durable import NO_SPACE
 from storage.errors import StorageFull, StorageUnavailable, UploadUnknown
 from storage.reference import RepositoryName
 from storage.store import Store
-from storage.uploads import Upload
+from storage.upload import Upload
 
 _READ_BYTES: Final = 1024 * 1024
 _ALGORITHM: Final = "sha256"

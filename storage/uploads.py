@@ -7,36 +7,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from sqlalchemy import Select, bindparam, delete, insert, or_, select
 
 from storage import layout
-from storage.blobs import BlobInfo, admit
-from storage.claims import Claim, claimed
 from storage.db import Database, HotQuery
 from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
-from storage.drivers.protocol import Driver, StagedWriter
+from storage.drivers.protocol import Driver
 from storage.errors import (
-    ChunkOutOfOrder,
-    DigestInvalid,
-    KeyUnknown,
-    SizeInvalid,
-    StagedBusy,
-    StorageFull,
-    UploadBusy,
     UploadUnknown,
 )
-from storage.intake import READ_BYTES, Intake
 from storage.models import Repository
 from storage.models import Upload as Row
-from storage.namespaces import drop_unused_repository, ensure_repository
+from storage.namespaces import ensure_repository
 from storage.reference import RepositoryName
 from storage.sessions import session_of
+from storage.upload import Upload
 
 IDLE_S: Final = 24 * 3600.0
 _EXPIRE_BATCH: Final = 100
@@ -49,40 +36,8 @@ def _of_repository(query: Select[*tuple[Any, ...]]) -> HotQuery:
 
 _START: Final = insert(Row)
 _OPEN: Final = _of_repository(select(Row.offset, Row.principal).where(Row.finished_digest.is_(None)))
-_STATES: Final = select(Row.offset, Row.states).where(Row.id == bindparam("upload"), Row.finished_digest.is_(None))
 _OPENED_WITH: Final = _of_repository(select(Row.opened_with))
 _FINISHED: Final = _of_repository(select(Row.finished_digest))
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkRange:
-    """First and last byte of a chunk, both inclusive, as in an upload's `Content-Range`. Raises ChunkOutOfOrder."""
-
-    first: int
-    last: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.last < 2**63:
-            raise ChunkOutOfOrder("not a range", first=self.first, last=self.last)
-
-    @property
-    def size(self) -> int:
-        return self.last - self.first + 1
-
-
-class _Body:
-    """The body of one request, and what its headers say of it. Raises SizeInvalid when they contradict each other."""
-
-    def __init__(
-        self, stream: BinaryIO, chunk: ChunkRange | None, length: int | None, *, may_repeat: bool, offset: int
-    ) -> None:
-        if chunk is not None and length is not None and chunk.size != length:
-            raise SizeInvalid("the body is not as long as its range", offset=offset)
-        self.stream = stream
-        self.chunk = chunk
-        self.size = length if chunk is None else chunk.size
-        self.is_announced = length is not None
-        self.may_repeat = may_repeat
 
 
 class Uploads:
@@ -173,256 +128,6 @@ class Uploads:
             if finished_digest is None:
                 self._driver.discard(handle)
         return len(rows)
-
-
-class Upload:
-    """One open session. `offset`: bytes that are safely stored."""
-
-    def __init__(
-        self,
-        database: Database,
-        driver: Driver,
-        name: RepositoryName,
-        upload_id: str,
-        offset: int,
-        *,
-        states: dict[str, str] | None = None,
-    ) -> None:
-        """states: the hash states of what is stored, where they are known."""
-        self._database = database
-        self._driver = driver
-        self._states = states
-        self.name = name
-        self.id = upload_id
-        self.offset = offset
-
-    def digest_so_far(self) -> Digest | None:
-        """sha256 of the first `offset` bytes, which are what is stored; None where nothing computes it.
-
-        Raises UploadUnknown.
-        """
-        if self._states is None:
-            with self._database.connect() as connection:
-                row = connection.execute(_STATES, {"upload": self.id}).one_or_none()
-            if row is None:
-                raise UploadUnknown("no such upload", upload=self.id)
-            self.offset, self._states = row
-        return Hasher.resume(self._states).digests().get("sha256")
-
-    def append(
-        self,
-        stream: BinaryIO,
-        *,
-        chunk: ChunkRange | None = None,
-        length: int | None = None,
-        may_repeat: bool = False,
-    ) -> int:
-        """Store the body of one request; the new offset.
-
-        chunk: the range the client says it sends; it must begin where the session ends, or where an interrupted chunk
-        began. length: the size of the body, where the client announced one. may_repeat: the last finished chunk may
-        come again (its answer may have been lost) and replaces itself.
-
-        A body that breaks off keeps what arrived. Raises ChunkOutOfOrder, SizeInvalid, UploadBusy, StorageFull, and
-        whatever `stream` raises. Spec: "Pushing a blob in chunks".
-        """
-        body = _Body(stream, chunk, length, may_repeat=may_repeat, offset=self.offset)
-        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
-            self._append(claim, body)
-        return self.offset
-
-    def _append(self, claim: Claim, body: _Body, *, last_for: Digest | None = None) -> int:
-        """How many bytes the body had.
-
-        last_for: a commit as this digest follows under the same claim, and makes durable what this would.
-        """
-        self.offset, self._states = claim.row.offset, claim.row.states
-        if body.size == 0 and body.chunk is None:
-            return 0
-        states = claim.row.states if body.chunk is None else self._enter(claim, body.chunk, body.may_repeat)
-        start = self.offset
-        marks = {
-            "chunk_start": body.chunk and self.offset,
-            "chunk_states": states if body.chunk else None,
-            "chunk_end": None,
-        }
-        try:
-            with self._writer(claim) as writer:
-                hasher = Hasher.resume(states)
-                self._states = None
-                intake = Intake(
-                    claim,
-                    writer,
-                    hasher,
-                    offset=self.offset,
-                    marks=marks,
-                    size=body.size or 0,
-                    wanted=last_for.algorithm if last_for is not None else "sha256",
-                )
-                try:
-                    intake.run(body.stream, limit=body.size)
-                except BaseException:
-                    intake.finish()
-                    self.offset = intake.offset
-                    raise
-                self._finish(intake, states, body, is_last=last_for is not None)
-                self._states = hasher.states()
-        except StorageFull:
-            self._make_room(claim)
-            raise
-        return self.offset - start
-
-    def _make_room(self, claim: Claim) -> None:
-        """Cut off the bytes that no row tells of: they may fill the very disk that the row needs to let go."""
-        if not claim.is_held:
-            return  # all that arrived was saved, and the next writer may be at work
-        with self._database.connect() as connection:
-            self.offset = connection.execute(select(Row.offset).where(Row.id == self.id)).scalar_one()
-        with self._writer(claim):
-            pass
-
-    @contextmanager
-    def _session_bytes(self, claim: Claim) -> Iterator[None]:
-        """A session whose bytes are gone is no session any more: the client begins again."""
-        try:
-            yield
-        except KeyUnknown as error:
-            claim.save()  # gone only from where a writer looked that was overtaken?
-            raise UploadUnknown("the bytes of the upload are gone; begin again", upload=self.id) from error
-
-    @contextmanager
-    def _writer(self, claim: Claim) -> Iterator[StagedWriter]:
-        """Append where the session ends."""
-        with ExitStack() as held:
-            try:
-                append = self._driver.append(claim.row.handle, at=self.offset, fence=claim.keep)
-                writer = held.enter_context(append)
-            except StagedBusy:
-                self._part_ways(claim)
-                append = self._driver.append(claim.row.handle, at=self.offset, fence=claim.keep)
-                writer = held.enter_context(append)
-            yield writer
-
-    def _part_ways(self, claim: Claim) -> None:
-        """Leave the staged bytes to the writer before us: it holds them open, stands still, and may yet write.
-
-        What is durable is copied to where only we write. Its claim has lapsed: all it can still do is find out.
-        """
-        left, key = claim.row.handle, layout.new_blob_key()
-        handle = self._driver.restage(left, key, size=self.offset, keep=claim.keep)
-        try:
-            claim.save(handle=handle, storage_key=key)
-        except BaseException:
-            self._driver.discard(handle)
-            raise
-        claim.row.handle, claim.row.storage_key = handle, key
-        self._driver.discard(left)
-
-    def _enter(self, claim: Claim, chunk: ChunkRange, may_repeat: bool) -> dict[str, str]:
-        """The hash states where `chunk` begins; the session steps back if it must. Raises ChunkOutOfOrder."""
-        row = claim.row
-        if chunk.first == row.offset:
-            return row.states
-        is_interrupted = row.chunk_end is None
-        is_repeat = may_repeat and row.chunk_end == row.offset == chunk.last + 1
-        if row.chunk_states is None or chunk.first != row.chunk_start or not (is_interrupted or is_repeat):
-            raise ChunkOutOfOrder("the chunk does not begin where the upload ends", offset=row.offset)
-        claim.save(offset=chunk.first, states=row.chunk_states, chunk_end=None)  # before the bytes are cut
-        self.offset = chunk.first
-        return row.chunk_states
-
-    def _finish(self, intake: Intake, states: dict[str, str], body: _Body, *, is_last: bool) -> None:
-        """Save the end of the body. Raises SizeInvalid when it is not as long as the client said."""
-        start, arrived = self.offset, intake.offset - self.offset
-        if body.size is None or arrived == body.size:
-            if is_last:
-                intake.leave()
-            else:
-                intake.finish(**({"chunk_end": intake.offset} if body.chunk is not None else {}))
-            self.offset = intake.offset
-            return
-        if arrived < body.size and body.is_announced:  # the client went away in mid-body: what arrived counts
-            intake.finish()
-            self.offset = intake.offset
-        else:
-            nothing = {"chunk_start": None, "chunk_states": None, "chunk_end": None}
-            intake.finish(offset=start, states=states, **nothing)
-        raise SizeInvalid("the body is not as long as its headers say", offset=self.offset)
-
-    def commit(self, digest: Digest) -> BlobInfo:
-        """Make the bytes a blob of the repository, leased. Raises DigestInvalid (the session lives on), UploadBusy.
-
-        Bytes that the store already has are dropped and the repository gets a link to those.
-        """
-        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
-            return self._commit(claim, digest)
-
-    def complete(
-        self, stream: BinaryIO, digest: Digest, *, chunk: ChunkRange | None = None, length: int | None = None
-    ) -> BlobInfo:
-        """`append` the last body and `commit`, as one step: nobody gets in between, and a short body costs less.
-
-        A body that breaks off keeps what arrived; a whole one whose bytes have another digest ends the session.
-        Raises what the two raise.
-        """
-        body = _Body(stream, chunk, length, may_repeat=False, offset=self.offset)
-        with claimed(self._database, self.id) as claim, self._session_bytes(claim):
-            arrived = self._append(claim, body, last_for=digest)
-            try:
-                return self._commit(claim, digest)
-            except DigestInvalid:
-                if arrived:
-                    self._cancel(claim)
-                raise
-
-    def _commit(self, claim: Claim, digest: Digest) -> BlobInfo:
-        row = claim.row
-        self.offset = row.offset
-        digests = Hasher.resume(row.states).digests()
-        if digest.algorithm not in digests:
-            digests[digest.algorithm] = self._read_again(claim, digest.algorithm)
-        if digests[digest.algorithm] != digest:
-            told = {"digest": str(digest), "offset": row.offset, "received": str(digests[digest.algorithm])}
-            raise DigestInvalid("the bytes have another digest", **told)
-        try:
-            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-        except StagedBusy:
-            self._part_ways(claim)
-            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-        with self._database.begin() as connection:
-            done = {"finished_digest": str(digest), "offset": row.offset, "writer": None, "touched_at": time.time()}
-            claim.change(connection, **done)
-            names, who = digests.values(), row.principal
-            key = admit(connection, row.repository_id, digest, names, who, key=row.storage_key, size=row.offset)
-        claim.is_held = False
-        if key != row.storage_key:
-            self._driver.delete(row.storage_key)
-        return BlobInfo(digest, row.offset, key)
-
-    def cancel(self) -> None:
-        """End the session and free its bytes. Raises UploadUnknown, UploadBusy."""
-        with claimed(self._database, self.id) as claim:
-            self._cancel(claim)
-
-    def _cancel(self, claim: Claim) -> None:
-        with self._database.write() as session:
-            gone = delete(Row).where(Row.id == self.id, Row.writer == claim.token).returning(Row.handle)
-            handle = session.execute(gone.execution_options(synchronize_session=False)).scalar_one_or_none()
-            if handle is None:
-                raise UploadBusy("another request took over the upload", upload=self.id, offset=claim.row.offset)
-            claim.is_held = False
-            drop_unused_repository(session, claim.row.repository_id)
-        self._driver.discard(handle)
-
-    def _read_again(self, claim: Claim, algorithm: str) -> Digest:
-        """Hash the staged bytes under an algorithm that was given up, or never announced."""
-        hasher, left = Hasher((algorithm,)), claim.row.offset
-        with self._driver.read_staged(claim.row.handle) if left else BytesIO() as staged:
-            while left and (block := staged.read(min(READ_BYTES, left))):
-                hasher.update(block)
-                left -= len(block)
-                claim.keep()
-        return hasher.digests()[algorithm]
 
 
 def _is_id(text: str) -> bool:

@@ -16,7 +16,7 @@ from storage.errors import BlobUnknown, DigestInvalid, NameUnknown, UploadBusy, 
 from storage.reference import RepositoryName
 from storage.sessions import newest_session
 from storage.store import Store
-from storage.uploads import Upload
+from storage.upload import Upload
 
 PRINCIPAL: Final = "import"
 _MAX_VANISHED: Final = 5

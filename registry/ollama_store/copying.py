@@ -13,7 +13,7 @@ from storage.errors import DigestInvalid, UploadBusy, UploadUnknown
 from storage.reference import RepositoryName
 from storage.sessions import newest_session
 from storage.store import Store
-from storage.uploads import Upload
+from storage.upload import Upload
 
 
 def copy(

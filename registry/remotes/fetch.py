@@ -20,7 +20,7 @@ from storage.manifest import Descriptor
 from storage.reference import RepositoryName
 from storage.sessions import newest_session, staged_handle
 from storage.store import Store
-from storage.uploads import Upload
+from storage.upload import Upload
 
 _MAX_RESTARTS: Final = 2
 _MAX_VANISHED: Final = 5
@@ -75,7 +75,7 @@ class Fetch:
             is_first = True
             while is_first or (upload.offset < size and not incoming.is_astray):
                 is_first = False
-                upload.append(cast(BinaryIO, incoming))  # it only reads
+                upload.append(cast(BinaryIO, incoming), recovers=True)  # it only reads
                 job.completed = upload.offset
         if upload.offset > size:
             self._restart(upload, may_again=True)

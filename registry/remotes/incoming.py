@@ -11,7 +11,7 @@ from registry.remotes.errors import RemoteError
 from registry.remotes.jobs import Job
 from registry.remotes.parts import Parts
 from storage.manifest import Descriptor
-from storage.uploads import Upload
+from storage.upload import Upload
 
 BLOCK_S: Final = (
     0.05  # after its first byte a block waits no longer for more: readers of the staged bytes follow closely

@@ -20,7 +20,7 @@ from registry.remotes.parts import Parts
 from registry.remotes.retry import Retry
 from storage.errors import DigestInvalid, StorageFull, UploadBusy, UploadUnknown
 from storage.manifest import Descriptor
-from storage.uploads import Upload
+from storage.upload import Upload
 
 _SUMS_TRIES: Final = 4
 _CHUNK_TRIES: Final = 3

@@ -40,7 +40,7 @@ class _Writer:
     """Unbuffered, so that a refused write leaves nothing behind that could be written later."""
 
     def __init__(self, key: str, file: BinaryIO, new_in: Path | None = None) -> None:
-        self._key = key
+        self._key = self.handle = key
         self._file = file
         self._new_in = new_in  # the folder whose entry for the file is not durable yet
         self._refusal: StorageError | None = None
@@ -108,6 +108,11 @@ class FilesystemDriver:
     def keys(self, prefix: str) -> Iterator[str]:
         return (key for key in _walk(self._objects, "") if key.startswith(prefix))
 
+    def changed_at(self, key: str) -> float | None:
+        with _refusals(key):
+            found = self._path(key).stat()
+        return max(found.st_mtime, found.st_ctime)
+
     def download_url(self, key: str, *, expires_s: int) -> str | None:
         return None
 
@@ -136,7 +141,7 @@ class FilesystemDriver:
     def staged_path(self, handle: str) -> Path | None:
         return self._staged(handle)
 
-    def read_staged(self, handle: str) -> BinaryIO:
+    def read_staged(self, handle: str, *, fence: Fence = no_fence) -> BinaryIO:
         staged = self._staged(handle)
         with _refusals(handle):
             try:

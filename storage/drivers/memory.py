@@ -14,7 +14,8 @@ from storage.errors import KeyUnknown
 
 
 class _Writer:
-    def __init__(self, staged: bytearray) -> None:
+    def __init__(self, handle: str, staged: bytearray) -> None:
+        self.handle = handle
         self._staged = staged
 
     def write(self, data: bytes) -> None:
@@ -52,6 +53,10 @@ class MemoryDriver:
     def keys(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self._objects if key.startswith(prefix)))
 
+    def changed_at(self, key: str) -> float | None:
+        self._bytes(key)
+        return None
+
     def download_url(self, key: str, *, expires_s: int) -> str | None:
         return None
 
@@ -73,12 +78,12 @@ class MemoryDriver:
             if staged is None or len(staged) < at:
                 raise KeyUnknown("staged bytes are gone", key=handle)
             del staged[at:]
-            yield _Writer(staged)
+            yield _Writer(handle, staged)
 
     def staged_path(self, handle: str) -> Path | None:
         return None
 
-    def read_staged(self, handle: str) -> BinaryIO:
+    def read_staged(self, handle: str, *, fence: Fence = no_fence) -> BinaryIO:
         staged = self._staged.get(handle)
         return BytesIO(self._bytes(handle) if staged is None else bytes(staged))
 

@@ -11,18 +11,27 @@ from typing import BinaryIO, Final, Protocol
 from storage import layout
 from storage.errors import KeyUnknown, StagedBusy
 
-Fence = Callable[[], None]  # raises where the caller has lost its right to write
-
 HOLD_WAIT_S: Final = 1.0  # a writer that has just finished lets go within this
 _POLL_S: Final = 0.005
 
 
-def no_fence() -> None:
+class Fence(Protocol):
+    """Raises where the caller of the driver has lost its right to write."""
+
+    def __call__(self, handle: str | None = None, /) -> None:
+        """handle: what names the staged bytes from now on; whoever comes next is given it, once this has returned."""
+
+
+def no_fence(handle: str | None = None, /) -> None:
     """Where nobody else can be at work."""
 
 
 class StagedWriter(Protocol):
     """The growing end of staged bytes."""
+
+    @property
+    def handle(self) -> str:
+        """What names the staged bytes once this writer writes no more. To be kept instead of the one it was given."""
 
     def write(self, data: bytes) -> None:
         """Add all of `data`. Raises StorageFull; what `sync` made durable is safe then."""
@@ -54,6 +63,9 @@ class Driver(Protocol):
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in byte order whatever the backend: pagination relies on it."""
 
+    def changed_at(self, key: str) -> float | None:
+        """When the bytes at `key` changed last, in seconds since 1970; None where nothing tells. Raises KeyUnknown."""
+
     def download_url(self, key: str, *, expires_s: int) -> str | None:
         """Where a client may fetch `key` itself; None means "stream it through us"."""
 
@@ -68,20 +80,24 @@ class Driver(Protocol):
 
         Until the block ends the bytes are this writer's alone, of all processes: whoever comes meanwhile waits a
         little and gets StagedBusy. `fence` is called once they are ours and before any of them changes; if it raises,
-        none does. So a writer that stood still, for however long, finds out before it does harm.
+        none does. So a writer that stood still, for however long, finds out before it does harm. It may be told a new
+        handle, here and while writing. Also StagedBusy: where a publishing that did not end may yet do so.
         """
 
     def staged_path(self, handle: str) -> Path | None:
         """The file that the staged bytes are to be in, for who writes it as a whole; None where there are no files."""
 
-    def read_staged(self, handle: str) -> BinaryIO:
-        """All staged bytes, published or not. Raises KeyUnknown."""
+    def read_staged(self, handle: str, *, fence: Fence = no_fence) -> BinaryIO:
+        """All staged bytes, published or not. Raises KeyUnknown.
+
+        Where they can be read only once they are published, that is done, if there is a `fence`; see `publish`.
+        """
 
     def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
         """Make the first `size` staged bytes durable and readable at their key, atomically; again is harmless.
 
         Raises KeyUnknown if less was kept, StagedBusy; `fence` as for `append`. Until a row names the key, `append`
-        takes the bytes back.
+        takes the bytes back, or says StagedBusy, and `restage` does.
         """
 
     def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
@@ -92,9 +108,9 @@ class Driver(Protocol):
         """
 
     def sweep_staged(self, is_known: Callable[[Collection[str]], Collection[str]], *, older_than_s: float) -> int:
-        """Forget staged bytes that nothing has changed for so long and whose handle is not known; how many.
+        """Forget staged bytes that nothing has changed for so long and whose key is not known; how many objects.
 
-        is_known: of some handles, those that a row names. What was published stays.
+        is_known: of some keys, those that a session's row names. What was published stays.
         """
 
     def discard(self, handle: str) -> None:

@@ -14,7 +14,7 @@ from registry.remotes.http import Outbound
 from registry.remotes.incoming import Incoming
 from registry.remotes.jobs import Cancelled, Job, started
 from registry.remotes.window import Budget, Window
-from storage.uploads import Upload
+from storage.upload import Upload
 from tests.faulty_registry import Fault, faulty_registry
 from tests.registry.fetching import END_S, MIB, Fetching, fetching, threads_at_parts
 from tests.server import wait_for

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.chunks import ChunkRange
 from storage.digest import Digest
 from storage.store import Store
-from storage.uploads import ChunkRange
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
@@ -29,7 +29,7 @@ from storage.db import Database
 from storage.drivers.filesystem import FilesystemDriver
 from storage.reference import RepositoryName
 from storage.store import Store
-from storage.uploads import ChunkRange
+from storage.chunks import ChunkRange
 
 intake.SAVE_BYTES = 2 * 2**20
 store = Store(Database(sys.argv[1]), FilesystemDriver(Path(sys.argv[2])))

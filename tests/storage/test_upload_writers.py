@@ -18,7 +18,7 @@ from storage.models import Object
 from storage.models import Upload as Row
 from storage.reference import RepositoryName
 from storage.store import Store
-from storage.uploads import Upload
+from storage.upload import Upload
 
 
 @pytest.fixture

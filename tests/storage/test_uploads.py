@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from storage import intake
+from storage.chunks import ChunkRange
 from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver
 from storage.errors import (
@@ -25,7 +26,7 @@ from storage.models import Object
 from storage.models import Upload as Row
 from storage.reference import RepositoryName
 from storage.store import Store
-from storage.uploads import ChunkRange, Upload
+from storage.upload import Upload
 
 DATA = os.urandom(2 * 2**20 + 17)
 ELSEWHERE = RepositoryName("team/other")
@@ -319,7 +320,7 @@ def test_progress_is_saved_while_a_long_body_streams(store, upload, monkeypatch)
 @pytest.mark.parametrize("step", ["publish", "admit"])
 def test_a_commit_that_dies_can_be_repeated_or_gone_on_with(store, upload, name, monkeypatch, step):
     upload.append(io.BytesIO(b"abc"))
-    target = "storage.uploads.admit" if step == "admit" else "storage.drivers.filesystem.FilesystemDriver.publish"
+    target = "storage.upload.admit" if step == "admit" else "storage.drivers.filesystem.FilesystemDriver.publish"
     with monkeypatch.context() as patched:
         patched.setattr(target, _die)
         with pytest.raises(MemoryError):

@@ -1,0 +1,32 @@
+"""Which bucket, apart from boto3: settings are judged where it need not be installed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_PREFIX: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
+_ENDPOINT: Final = re.compile(r"https?://[^/\s\"@?#]+")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """Where the objects are. `prefix` is empty or ends with a slash; `endpoint` is empty for AWS itself."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+
+    @property
+    def has_bucket(self) -> bool:
+        return _BUCKET.fullmatch(self.bucket) is not None
+
+    @property
+    def has_prefix(self) -> bool:
+        return len(self.prefix) <= 512 and _PREFIX.fullmatch(self.prefix) is not None
+
+    @property
+    def has_endpoint(self) -> bool:
+        return not self.endpoint or _ENDPOINT.fullmatch(self.endpoint) is not None

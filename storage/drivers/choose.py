@@ -1,0 +1,19 @@
+"""Where bytes are kept, as the settings say. boto3 is loaded only where it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.drivers.bucket_settings import BucketSettings
+from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.objects.driver import ObjectDriver
+from storage.drivers.protocol import Driver
+
+
+def open_driver(data: Path, bucket: BucketSettings | None) -> Driver:
+    """Files below `data`, or objects of `bucket` where there is one."""
+    if bucket is None:
+        return FilesystemDriver(data)
+    from storage.drivers.s3 import S3Bucket  # noqa: PLC0415  # takes half a second, and need not be installed
+
+    return ObjectDriver(S3Bucket(bucket))

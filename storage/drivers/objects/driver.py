@@ -1,0 +1,198 @@
+"""Bytes as objects of a bucket. What arrives over many requests goes straight to its final name, part by part.
+
+Nothing of it lies on a node: parts are in the multipart upload, the rest and the record of both are objects beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from storage.drivers.objects.bucket import Bucket
+from storage.drivers.objects.handle import Handle
+from storage.drivers.objects.moving import copy_staged, settle
+from storage.drivers.objects.names import OBJECTS, STAGED, Desk, object_name, staged_folder, staged_key
+from storage.drivers.objects.parts import BLOCK_BYTES
+from storage.drivers.objects.reader import ObjectReader, PieceReader
+from storage.drivers.objects.writer import ObjectWriter
+from storage.drivers.protocol import Fence, StagedWriter, check_key, no_fence
+from storage.errors import KeyUnknown, StagedBusy, StorageError
+
+_SWEEP_PAGE: Final = 500
+
+
+class ObjectDriver:
+    """A `Driver` over one bucket. A handle says which record tells what is staged; see `Handle`."""
+
+    def __init__(self, bucket: Bucket, *, gives_addresses: bool = False) -> None:
+        """gives_addresses: whether clients may be sent to the bucket for their downloads."""
+        self._bucket = bucket
+        self._gives_addresses = gives_addresses
+
+    def write(self, key: str, source: BinaryIO) -> int:
+        name, data = object_name(check_key(key)), _block(source)
+        if len(data) < BLOCK_BYTES:
+            self._bucket.put(name, data)
+            return len(data)
+        handle, size = Handle(key).taken(), 0
+        try:
+            writer = ObjectWriter(self._bucket, handle, Desk(self._bucket, handle).load(), no_fence)
+            try:
+                while data:
+                    writer.write(data)
+                    size += len(data)
+                    data = _block(source)
+                writer.close()
+            finally:
+                writer.abandon()
+            self.publish(writer.handle, size=size)
+        except BaseException:
+            self._forget_staged(key)
+            raise
+        return size
+
+    def open(self, key: str, *, start: int = 0) -> BinaryIO:
+        return cast("BinaryIO", ObjectReader(self._bucket, object_name(check_key(key)), start=start))
+
+    def stat(self, key: str) -> int:
+        return self._bucket.stat(object_name(check_key(key))).size
+
+    def changed_at(self, key: str) -> float | None:
+        return self._bucket.stat(object_name(check_key(key))).modified_at
+
+    def delete(self, key: str) -> None:
+        self._bucket.delete(object_name(check_key(key)))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (found.name.removeprefix(OBJECTS) for found in self._bucket.list(object_name(prefix)))
+
+    def download_url(self, key: str, *, expires_s: int) -> str | None:
+        return self._bucket.url(object_name(check_key(key)), expires_s) if self._gives_addresses else None
+
+    def local_path(self, key: str) -> Path | None:
+        self.stat(key)
+        return None
+
+    def stage(self, key: str) -> str:
+        return str(Handle(check_key(key)))
+
+    @contextmanager
+    def append(self, handle: str, *, at: int, fence: Fence = no_fence) -> Iterator[StagedWriter]:
+        left = Handle.parse(handle)
+        if left.size is not None:
+            raise StagedBusy("an attempt to publish the staged bytes may still be at work", handle=handle)
+        theirs, mine = Desk(self._bucket, left), left.taken()
+        found = theirs.load()
+        staged = found.cut(at)
+        staged.begin()
+        desk = Desk(self._bucket, mine)
+        if found.upload is not None or found.pieces:
+            desk.record(staged)
+        try:
+            fence(str(mine))
+        except BaseException:
+            desk.drop([], with_record=True)
+            raise
+        kept = {piece.name for piece in staged.pieces}
+        if left.writer is not None:
+            theirs.drop((piece for piece in found.pieces if piece.name not in kept), with_record=True)
+        writer = ObjectWriter(self._bucket, mine, staged, fence)
+        try:
+            yield writer
+            writer.close()
+        finally:
+            writer.abandon()
+
+    def staged_path(self, handle: str) -> Path | None:
+        return None
+
+    def read_staged(self, handle: str, *, fence: Fence = no_fence) -> BinaryIO:
+        held = Handle.parse(handle)
+        size = held.size
+        if size is None:
+            desk = Desk(self._bucket, held)
+            staged = desk.load()
+            if staged.pieces and not staged.parts:
+                return cast("BinaryIO", PieceReader(desk.read, staged.tail))
+            size = staged.end
+            if size and fence is no_fence:
+                raise KeyUnknown("parts cannot be read before they are published", key=held.key)
+        if size and fence is not no_fence:  # parts cannot be read before: a publishing that a commit may complete
+            self.publish(handle, size=size, fence=fence)
+        return self.open(held.key)
+
+    def publish(self, handle: str, *, size: int, fence: Fence = no_fence) -> None:
+        held = Handle.parse(handle)
+        if held.size is not None and held.size != size:
+            raise StagedBusy("an attempt to publish other bytes may still be at work", handle=handle)
+        desk = Desk(self._bucket, held)
+        found = desk.load()
+        if held.size is not None and self._is_at(held.key, size):
+            fence()
+        else:
+            staged = found.cut(size)
+            fence(str(held.sealed(size)))
+            settle(self._bucket, held.key, staged, held.next, desk.read)
+        if held.writer is not None:
+            desk.drop(found.pieces, with_record=True)
+
+    def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
+        left, new = Handle.parse(handle), Handle(check_key(key)).taken()
+        try:
+            first_free = copy_staged(self._bucket, left, new, size, keep)
+        except BaseException:
+            with suppress(StorageError):
+                self._forget_staged(key)
+            raise
+        return str(new.reserving(first_free))
+
+    def sweep_staged(self, is_known: Callable[[Collection[str]], Collection[str]], *, older_than_s: float) -> int:
+        before, gone = time.time() - older_than_s, 0
+        tails = (found for found in self._bucket.list(STAGED) if found.modified_at < before)
+        while page := list(islice(tails, _SWEEP_PAGE)):
+            known = is_known({staged_key(found.name) for found in page})
+            orphans = [found.name for found in page if staged_key(found.name) not in known]
+            for name in orphans:
+                self._bucket.delete(name)
+            gone += len(orphans)
+        uploads = (found for found in self._bucket.uploads(OBJECTS) if found.begun_at < before)
+        while begun := list(islice(uploads, _SWEEP_PAGE)):
+            known = is_known({found.name.removeprefix(OBJECTS) for found in begun})
+            left = [found for found in begun if found.name.removeprefix(OBJECTS) not in known]
+            for found in left:
+                self._bucket.abort(found.name, found.upload)
+            gone += len(left)
+        return gone
+
+    def discard(self, handle: str) -> None:
+        held = Handle.parse(handle)
+        if held.writer is None:
+            return  # nobody came to write
+        self._forget_staged(held.key)
+        self._bucket.delete(object_name(held.key))
+
+    def _forget_staged(self, key: str) -> None:
+        name = object_name(key)
+        for begun in self._bucket.uploads(name):
+            if begun.name == name:
+                self._bucket.abort(name, begun.upload)
+        for found in self._bucket.list(staged_folder(key)):
+            self._bucket.delete(found.name)
+
+    def _is_at(self, key: str, size: int) -> bool:
+        try:
+            return self.stat(key) == size
+        except KeyUnknown:
+            return False
+
+
+def _block(source: BinaryIO) -> bytes:
+    """The next block; a shorter one is the last."""
+    block = bytearray()
+    while len(block) < BLOCK_BYTES and (data := source.read(BLOCK_BYTES - len(block))):
+        block += data
+    return bytes(block)
