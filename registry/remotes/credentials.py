@@ -39,6 +39,7 @@ class _Cached:
     authorization: str
     expires_at: float
     challenge: Challenge
+    unproven: RemoteError | None = None  # why it is anybody's token, if we have a key
 
 
 class Authenticator:
@@ -105,12 +106,19 @@ class Authenticator:
                 return reply
             with reply:
                 challenge = parse_challenge(reply.headers.getlist("WWW-Authenticate"))
-                if challenge is None or not may_answer or not is_home or Origin.of(reply.url) != home:
+                is_elsewhere = Origin.of(reply.url) != home
+                if challenge is None or not may_answer or not is_home or is_elsewhere:
                     refused = self._refused(reply, home)
-                    refused.is_elsewhere = Origin.of(reply.url) != home
-                    raise refused
+                    refused.is_elsewhere = is_elsewhere
+                    raise refused if is_elsewhere else self._unproven(home, scope) or refused
                 held = self._answer(home, scope, challenge)
         raise AssertionError("the second round returns or raises")
+
+    def _unproven(self, home: Origin, scope: str) -> RemoteError | None:
+        """Why our own key did not count, where we went on without it: it says more than the refusal it led to."""
+        with self._lock:
+            cached = self._tokens.get((home, scope))
+        return cached.unproven if cached is not None else None
 
     def _held(self, home: Origin, scope: str) -> str | None:
         """The Authorization value at hand; a token about to expire is replaced before it can fail in mid-upload."""
@@ -136,7 +144,7 @@ class Authenticator:
 
     def _fetch(self, home: Origin, scope: str, challenge: Challenge) -> _Cached:
         check_realm(home, challenge.realm, self._trusts)
-        scope = merged_scope(scope, challenge.scope)
+        scope, unproven = merged_scope(scope, challenge.scope), None
         try:
             raw = self._ask(home, *self._token_request(challenge, scope))
         except (Unauthorized, RequestRefused) as first:
@@ -144,11 +152,12 @@ class Authenticator:
             if self._key is None or self._basic is not None or not is_reading(scope):
                 raise
             try:
-                raw = self._ask(home, _plain_request(challenge, scope), {})
+                raw, unproven = self._ask(home, _plain_request(challenge, scope), {}), first
             except RemoteError:
                 raise first from None
         token, life_s = parse_token(raw, home)
-        return _Cached(f"Bearer {token}", self._clock() + max(life_s - _MARGIN_S, _MARGIN_S), challenge)
+        until = self._clock() + max(life_s - _MARGIN_S, _MARGIN_S)
+        return _Cached(f"Bearer {token}", until, challenge, unproven)
 
     def _ask(self, home: Origin, url: str, headers: dict[str, str]) -> bytes:
         """The answer of the token server. Raises Unauthorized, RemoteError."""

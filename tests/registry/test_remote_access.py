@@ -117,6 +117,18 @@ def test_where_our_key_means_nothing_what_is_public_is_read_without_it(is_pushin
             assert remote.blob_size(ABSENT) is None
 
 
+def test_where_nobody_may_read_the_first_refusal_is_the_one_that_is_told():
+    challenge = {"WWW-Authenticate": 'Bearer realm="{}/v2/token",service="x"'}
+    with faulty_registry(keys={"another"}, is_public=True) as registry:
+        challenge["WWW-Authenticate"] = challenge["WWW-Authenticate"].format(registry.url)
+        registry.faults.append(Fault("HEAD", "blobs", status=401, headers=challenge, times=99))
+
+        with pytest.raises(Unauthorized, match="unknown key"):
+            repository(registry, key=PrivateKey.generate()).blob_size(ABSENT)
+
+        assert len(registry.token_requests) == 2
+
+
 def test_a_403_with_a_token_ends_it():
     key = PrivateKey.generate()
     with faulty_registry(keys={key.public.fingerprint}) as registry:
