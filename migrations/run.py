@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from storage.db import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
@@ -17,8 +17,13 @@ _TABLE: Final = "alembic_version"
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema up to `revision`; harmless if it is there, and if another process does the same now."""
-    if revision == "head" and current(url) == head():
+    found = current(url) if revision == "head" else None
+    if found == head():
         return
+    if found is not None and found > head():
+        raise StorageUnavailable(
+            "the database was made by a newer version of tonnage; install that one", revision=found
+        )
     from migrations import steps  # noqa: PLC0415  # Alembic takes longer to load than most commands to run
 
     steps.upgrade(url, revision)
@@ -42,6 +47,8 @@ def current(url: str) -> str | None:
             return found
     except OperationalError as error:
         raise StorageUnavailable("the database does not answer") from error
+    except DBAPIError as error:
+        raise StorageUnavailable("this is no database of tonnage") from error
     finally:
         engine.dispose()
 

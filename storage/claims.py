@@ -44,7 +44,11 @@ _WRITER: Final = select(Row.offset, Row.writer, Row.writer_until).where(*_IS_OPE
 _COLUMNS: Final = tuple(getattr(Row, field.name) for field in fields(Held))
 # These are executed with the columns to set, by their names.
 _TAKE: Final = update(Row).where(*_IS_OPEN, Row.writer.is_(None)).returning(*_COLUMNS)
-_TAKE_OVER: Final = update(Row).where(*_IS_OPEN, Row.writer == bindparam("left_by")).returning(*_COLUMNS)
+_TAKE_OVER: Final = (  # unless it has been renewed since we looked
+    update(Row)
+    .where(*_IS_OPEN, Row.writer == bindparam("left_by"), Row.writer_until == bindparam("left_until"))
+    .returning(*_COLUMNS)
+)
 _CHANGE: Final = update(Row).where(Row.id == bindparam("upload"), Row.writer == bindparam("token")).returning(Row.id)
 
 
@@ -107,10 +111,10 @@ def claimed(database: Database, upload_id: str) -> Iterator[Claim]:
 
 
 def is_left(database: Database, upload_id: str) -> bool:
-    """Whether a writer died or fell silent over the session, and nobody has taken it over yet."""
+    """Whether a writer died over the session, and nobody has taken it over yet. One that only fell silent may go on."""
     with database.connect() as connection:
         row = connection.execute(_WRITER, {"upload": upload_id}).first()
-    return row is not None and _is_over(row.writer, row.writer_until)
+    return row is not None and row.writer is not None and is_dead(row.writer)
 
 
 def _take(database: Database, upload_id: str) -> Claim:
@@ -128,7 +132,8 @@ def _take(database: Database, upload_id: str) -> Claim:
             raise UploadUnknown("no such upload", upload=upload_id)
         if _is_over(row.writer, row.writer_until):
             with database.begin() as connection:
-                taken = connection.execute(_TAKE_OVER, ours | {"left_by": row.writer}).one_or_none()
+                seen = {"left_by": row.writer, "left_until": row.writer_until}
+                taken = connection.execute(_TAKE_OVER, ours | seen).one_or_none()
             if taken is not None:
                 return Claim(database, upload_id, token, Held(*taken), is_taken_over=True)
         if time.monotonic() > deadline:

@@ -13,13 +13,14 @@ from registry.remotes.errors import (
     NotFound,
     PartDamaged,
     RangeRefused,
+    RedirectRefused,
     RemoteError,
     RequestRefused,
 )
 from registry.remotes.http import Origin
 from registry.remotes.own_bytes import OwnBytes
 from registry.remotes.progress import Bar
-from registry.remotes.retry import Retry
+from registry.remotes.retry import PROGRESS_BYTES, Retry
 from registry.remotes.uploads import (
     Notes,
     Part,
@@ -90,6 +91,8 @@ class BlobPush:
                     retry = self._new_retry()
                 else:
                     retry.pause(error)
+            except (AnswerInvalid, RedirectRefused, RequestRefused) as error:
+                self._begin_anew(error)  # what another push left may be to blame; a refusal of a new session stays one
             except RemoteError as error:
                 retry.pause(error)
         self._forget()
@@ -146,9 +149,10 @@ class BlobPush:
                     raise self._spoilt(session) from error
                 # Another writer, or an answer that was lost: the next attempt asks where the session stands.
                 raise _Moved(str(error)) from error
-            if session.offset <= before:
-                raise AnswerInvalid(f"{self._remote.home} takes a part of the upload but keeps none of its bytes")
             self._note(session)
+            if session.offset < min(before + PROGRESS_BYTES, self._blob.size):
+                # counted: else a registry that keeps a byte of each part would be sent parts without end
+                raise _Moved(f"{self._remote.home} takes a part of the upload but keeps hardly any of its bytes")
 
     def _is_whole(self, session: UploadSession) -> bool:
         """Whether the registry holds our own bytes, as far as it tells; else the session steps back by one part.
@@ -205,12 +209,12 @@ class BlobPush:
         return DigestMismatch(f"{self._remote.home} holds other bytes of {self._blob.digest} than were sent")
 
     def _begin_anew(self, error: RemoteError) -> None:
-        """Leave the session. Raises `error` where that has been tried."""
+        """Leave the session, for later pushes too. Raises `error` where that has been tried."""
         self._restarts += 1
         self._damaged = 0
+        self._forget()
         if self._restarts >= _MAX_RESTARTS:
             raise error
-        self._forget()
 
     def _cancel(self, session: UploadSession) -> None:
         with suppress(RemoteError):  # the registry forgets it some time

@@ -61,11 +61,7 @@ def start_upload(remote: RemoteRepository, digest: Digest, *, mount_from: str = 
             return None
         if reply.status != 202:
             raise failure(reply, f"an upload to {remote.repository}")
-        least = reply.header("OCI-Chunk-Min-Length")
-        part = max(PART_BYTES, int(least)) if least.isascii() and least.isdigit() and len(least) <= 12 else PART_BYTES
-        if part > _MAX_PART:
-            raise AnswerInvalid(f"{remote.home} wants parts of {part} bytes, more than can be sent again after a cut")
-        return UploadSession(_next_url(reply, None), 0, part, _digest_there(reply))
+        return UploadSession(_next_url(reply, None), 0, _part_bytes(reply), _digest_there(reply))
 
 
 def resume_upload(remote: RemoteRepository, url: str) -> UploadSession | None:
@@ -81,7 +77,7 @@ def resume_upload(remote: RemoteRepository, url: str) -> UploadSession | None:
             if not is_exact:
                 return None
             there = _digest_there(reply)
-            return UploadSession(_next_url(reply, url), offset or 0, digest=there, is_resumed=True)
+            return UploadSession(_next_url(reply, url), offset or 0, _part_bytes(reply), there, is_resumed=True)
         error = failure(reply, "the upload begun earlier")
     if isinstance(error, NotFound | RequestRefused):  # some registries have no such request: begin anew
         return None
@@ -132,9 +128,20 @@ def complete_upload(remote: RemoteRepository, session: UploadSession, digest: Di
 
 
 def cancel_upload(remote: RemoteRepository, session: UploadSession) -> None:
-    """Give the session up; whether the registry cares is its own affair."""
-    with remote.call("DELETE", session.url):
-        pass
+    """Give the session up, where it lies at the registry itself; whether that cares is its own affair."""
+    if Origin.of(session.url) == remote.home:
+        with remote.call("DELETE", session.url):
+            pass
+
+
+def _part_bytes(reply: Reply) -> int:
+    """How long parts are to be. Raises AnswerInvalid."""
+    least = reply.header("OCI-Chunk-Min-Length")
+    part = max(PART_BYTES, int(least)) if least.isascii() and least.isdigit() and len(least) <= 12 else PART_BYTES
+    if part > _MAX_PART:
+        where = Origin.of(reply.url)
+        raise AnswerInvalid(f"{where} wants parts of {part} bytes, more than can be sent again after a cut")
+    return part
 
 
 def _take_reply(remote: RemoteRepository, session: UploadSession, reply: Reply, length: int) -> None:

@@ -2,21 +2,23 @@
 
 import os
 import threading
+from contextlib import suppress
 
 import pytest
 
 from registry.remotes import uploads
 from registry.remotes.credentials import Authenticator
 from registry.remotes.endpoint import RemoteRepository
-from registry.remotes.errors import PartDamaged, Unreachable
+from registry.remotes.errors import PartDamaged, RemoteError, Unreachable
 from registry.remotes.http import Outbound
 from registry.remotes.package import LocalBlob
 from registry.remotes.push import Push
 from registry.remotes.uploads import UploadNotes
 from storage.digest import Digest
 from storage.reference import RepositoryName
+from tests.exchange import Fault, Said
 from tests.fault_proxy import fault_proxy
-from tests.faults import CutsRequest, Flips, Holds
+from tests.faults import CutsRequest, Flips, Holds, Says
 from tests.server import running_server
 
 MIB = 1024 * 1024
@@ -143,7 +145,35 @@ def test_a_server_that_starts_again_in_mid_push_is_waited_for(server, line, blob
 
     assert len(pauses) >= 4
     assert remote(server, line).blob_size(blob.digest) == blob.size
-    assert sent(line) <= 5 * MIB
+
+
+class Keeps(Fault):
+    """Of each part, says the registry, one byte was kept."""
+
+    def said(self, said: Said) -> Said:
+        start = int(said.header("X-Upload-Offset")) - MIB
+        return said.having("X-Upload-Offset", str(start + 1)).having("Range", f"0-{start}")
+
+
+def test_a_registry_that_keeps_hardly_anything_is_not_sent_parts_without_end(server, line, blob, tmp_path):
+    line.when(lambda heard: heard.method == "PATCH", Keeps(), times=1000)
+
+    with suppress(RemoteError):
+        push(server, line, tmp_path, sleep=lambda seconds: None).push_blob(blob)
+
+    assert sent(line) <= 40 * MIB
+
+
+def test_a_noted_session_that_is_refused_for_good_is_left(server, line, blob, tmp_path):
+    where = remote(server, line)
+    session = uploads.start_upload(where, blob.digest)
+    uploads.send_part(where, session, MIB, blob.part)
+    UploadNotes(tmp_path / "notes").save(where, blob.digest, session.url)
+    line.when(lambda heard: heard.method == "PATCH" and session.url.endswith(heard.target), Says(400), times=9)
+
+    push(server, line, tmp_path).push_blob(blob)
+
+    assert where.blob_size(blob.digest) == blob.size
 
 
 def test_a_server_that_never_answered_is_not_waited_for(server, line, blob, tmp_path):
