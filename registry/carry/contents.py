@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from registry.carry.layout import MAX_ENTRIES
 from storage.digest import Digest
 from storage.errors import ManifestInvalid
 from storage.manifest import MEDIA_TYPES, Descriptor, Manifest
@@ -55,5 +56,7 @@ class _Walk:
 
     def _add(self, blob: Descriptor) -> None:
         known = self.blobs.get(blob.digest)
+        if known is None and len(self.blobs) >= MAX_ENTRIES:
+            raise ManifestInvalid(f"more than {MAX_ENTRIES} blobs are too many for one model")
         if known is None or known.may_be_absent:  # needed once is needed
             self.blobs[blob.digest] = blob

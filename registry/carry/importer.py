@@ -12,6 +12,7 @@ from registry.carry.errors import BlobDamaged, CarryError, ModelRefused
 from registry.carry.intake import PRINCIPAL, Intake, hold
 from registry.carry.layout import Listed, ModelAt
 from registry.carry.reader import Archive
+from registry.mirror.mirrors import Mirrors
 from registry.remotes.progress import Bar, Progress
 from storage.digest import Digest
 from storage.errors import StorageError, StorageFull, StorageUnavailable
@@ -38,6 +39,7 @@ class Importer:
     ) -> None:
         """stored: told of each model once it is visible."""
         self._store, self._archive, self._progress, self._stored = store, archive, progress, stored
+        self._mirrors = Mirrors(store.database)
         self._damaged: set[Digest] = set()
 
     def run(self, into: ModelAt | None = None) -> Brought:
@@ -72,11 +74,13 @@ class Importer:
         return True
 
     def _bring(self, listed: Listed, at: ModelAt) -> None:
+        self._refuse_mirrored(at)
         contents = contents_of(listed.manifest, self._parsed)
         blobs = self._wanted(contents)
         for _ in range(2):  # hours may lie between first and last: the lease that the first got may have run out
             for blob in blobs:
                 self._blob(at, blob)
+        self._refuse_mirrored(at)  # there may be a mirror by now
         for child in contents.manifests[:-1]:
             self._put(at, child)
         stored = self._put(at, listed.manifest, is_top=True)
@@ -85,6 +89,12 @@ class Importer:
             if before != stored.digest:
                 self._store.repositories.remove_untagged(at.repository, before)
 
+    def _refuse_mirrored(self, at: ModelAt) -> None:
+        """A mirror gives up what it holds, in the belief that it can be fetched again. Raises ModelRefused."""
+        mirror = self._mirrors.find(at.repository)
+        if mirror is not None:
+            raise ModelRefused(f"{mirror.prefix} mirrors {mirror.upstream}; import it under another name with --as")
+
     def _parsed(self, descriptor: Descriptor) -> Manifest:
         raw = self._raw(descriptor)
         if len(raw) != descriptor.size:
@@ -92,8 +102,11 @@ class Importer:
         return Manifest.parse(raw, descriptor.media_type)
 
     def _raw(self, descriptor: Descriptor) -> bytes:
-        if descriptor.digest not in self._archive.blobs:
+        found = self._archive.blobs.get(descriptor.digest)
+        if found is None:
             raise ModelRefused(f"manifest {descriptor.digest} is not in the archive")
+        if found.size > MAX_MANIFEST:
+            raise ModelRefused(f"manifest {descriptor.digest} has more than {MAX_MANIFEST} bytes")
         return self._archive.read(descriptor.digest, MAX_MANIFEST)
 
     def _wanted(self, contents: Contents) -> list[Descriptor]:

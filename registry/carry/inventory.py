@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -11,6 +15,7 @@ from registry.carry.headers import Members
 from registry.carry.layout import parse_blob_name
 from storage.db import Database
 from storage.digest import Digest
+from storage.durable import sync_folder
 from storage.errors import DigestInvalid
 from storage.inventory import held_digests
 
@@ -23,6 +28,39 @@ def inventory_lines(database: Database) -> Iterator[str]:
     """The inventory of a store: what it is, then a digest a line, sorted."""
     yield TITLE
     yield from map(str, held_digests(database))
+
+
+def write_inventory(path: Path, lines: Iterable[str]) -> None:
+    """Put the lines at `path`; what is there goes only once they are all durable. A pipe gets them as they come.
+
+    Raises CarryError, and what `lines` raises.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="ascii") as file:
+                file.writelines(f"{line}\n" for line in lines)
+        else:
+            _replace(Path(os.path.realpath(path)), lines)  # a link stays one
+    except OSError as error:
+        raise CarryError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _replace(target: Path, lines: Iterable[str]) -> None:
+    staged = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    handle = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            with suppress(FileNotFoundError):
+                os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(handle)
+        staged.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            staged.unlink()
+        raise
+    sync_folder(target.parent)
 
 
 def digests_in(path: Path) -> Iterator[Digest]:

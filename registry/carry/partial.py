@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import BinaryIO
 
 from registry.carry.errors import CarryError
 from registry.carry.headers import read_exactly
+from registry.remotes.errors import LocalFileUnfit
+from registry.remotes.partial_file import held
 from storage.durable import sync_folder
 
 
@@ -40,13 +41,28 @@ class Resumed:
                 self.position += taken
                 rest = rest[taken:]
 
-    def finish(self, target: Path) -> None:
-        """End the file here, make it durable, and give it its name. Raises CarryError."""
+    def finish(self, target: Path, *, replaces: bool) -> None:
+        """End the file here, make it durable, and give it its name. Raises CarryError.
+
+        replaces: whether another file may have to give the name up.
+        """
         with self._refusals():
             self._cut()
             os.fsync(self._file.fileno())
-            self._path.replace(target)
+            if replaces or not self._link(target):
+                self._path.replace(target)
             sync_folder(target.parent)
+
+    def _link(self, target: Path) -> bool:
+        """Give the file a name that nothing has, also not since a moment ago; False on a disk without hard links."""
+        try:
+            os.link(self._path, target)
+        except OSError as error:
+            if os.path.lexists(target):
+                raise CarryError(f"{target} came to exist meanwhile; {self._path} is kept") from error
+            return False
+        self._path.unlink()
+        return True
 
     def _compare(self, data: bytes) -> int:
         """How many bytes of `data` are there; all of them or up to the file's end, or none."""
@@ -74,26 +90,11 @@ class Resumed:
 def partial_of(target: Path) -> Iterator[Resumed]:
     """What will be `target` once it is finished; what a failure leaves of it is kept for the next run.
 
-    Raises CarryError while another run writes it, and where the disk refuses.
+    Raises CarryError while another run writes it, where the disk refuses, and where it is not ours alone.
     """
     partial = target.with_name(f"{target.name}.partial")
-    with _held(partial) as file:
-        yield Resumed(file, partial)
-
-
-@contextmanager
-def _held(partial: Path) -> Iterator[BinaryIO]:
-    """The partial file, open for us alone: the kernel's lock goes with the descriptor."""
     try:
-        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CarryError(f"cannot write {partial}: {error.strerror}") from error
-    with os.fdopen(handle, "r+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(handle), partial.stat())  # not one that was renamed as we opened it
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        if not is_ours:
-            raise CarryError(f"another export is writing {partial}")
-        yield file
+        with held(partial, "export", mode=0o600) as file:
+            yield Resumed(file, partial)
+    except LocalFileUnfit as error:
+        raise CarryError(str(error)) from error

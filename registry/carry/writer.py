@@ -37,8 +37,11 @@ class ArchiveWriter:
     def __init__(self, store: Store, plan: Plan, key: PrivateKey, progress: Progress) -> None:
         self._store, self._plan, self._key, self._progress = store, plan, key, progress
 
-    def write(self, target: Path) -> Written:
-        """The archive, which has its name only once it is whole and durable. Raises CarryError, StorageError."""
+    def write(self, target: Path, *, replaces: bool = False) -> Written:
+        """The archive, which has its name only once it is whole and durable. Raises CarryError, StorageError.
+
+        replaces: whether another file of that name may go.
+        """
         items = self._plan.items
         bar = self._progress.bar(f"writing {target.name}", sum(item.size for item, _ in items))
         try:
@@ -49,7 +52,7 @@ class ArchiveWriter:
                     self._item(out, item, is_manifest, _Shifted(bar, done))
                     done += item.size
                 out.write(ending(out.position))
-                out.finish(target)
+                out.finish(target, replaces=replaces)
         finally:
             bar.close()
         return Written(out.position, out.kept)

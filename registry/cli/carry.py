@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 import click
 
@@ -15,7 +16,7 @@ from auth.errors import AuthError
 from auth.keys import MAX_LINE, PublicKey, is_fingerprint
 from registry.carry.errors import CarryError
 from registry.carry.importer import Importer
-from registry.carry.inventory import digests_in, inventory_lines
+from registry.carry.inventory import digests_in, inventory_lines, write_inventory
 from registry.carry.layout import ModelAt
 from registry.carry.plan import Plan
 from registry.carry.reader import opened
@@ -50,7 +51,9 @@ def export(names: tuple[str, ...], output: Path, since: tuple[Path, ...], force:
     NAME is a model, or a pattern such as 'namespace/*' for every tag that fits. An export that was ended goes on where
     it stopped when it is started again. The other side brings it in by: tonnage import FILE.tar
     """
-    if output.exists() and not force:
+    if output.is_dir():
+        raise click.ClickException(f"{output} is a folder; name a file as --output")
+    if os.path.lexists(output) and not force:
         raise click.ClickException(f"{output} exists; choose another --output, or --force")
     progress = progress_on()
     with _one_line_errors(), open_store(flags) as store:
@@ -58,7 +61,7 @@ def export(names: tuple[str, ...], output: Path, since: tuple[Path, ...], force:
         models = chosen(store.repositories, names)
         plan = Plan.of(store, models)
         plan.leave_out(chain.from_iterable(map(digests_in, since)))
-        written = ArchiveWriter(store, plan, key, progress).write(output)
+        written = ArchiveWriter(store, plan, key, progress).write(output, replaces=force)
         for at in models:
             _trace(store.database, What.EXPORT_MODEL, at, f"to {output.name}")
     left = f", {plan.left_out} blobs left out" if since else ""
@@ -77,7 +80,7 @@ def import_models(file: Path, trust: tuple[str, ...], any_signer: bool, name: st
     """Bring in the models of an archive that `tonnage export` or another tool for OCI image layouts has written.
 
     What is here already is not read again; an import that was ended goes on where it stopped. A tag that names another
-    model is moved, as by a pull.
+    model is moved, as by a pull: an older archive, which stays signed, moves it back. Nothing is put below a mirror.
     """
     progress = progress_on()
     with _one_line_errors(), opened(file) as archive:
@@ -100,13 +103,17 @@ def import_models(file: Path, trust: tuple[str, ...], any_signer: bool, name: st
 
 
 @click.command()
-@click.option("-o", "--output", metavar="FILE", type=click.File("w", atomic=True), default="-", help="Where to.")
+@click.option("-o", "--output", metavar="FILE", type=_FILE, default="-", help="Where to.")
 @with_config
-def inventory(output: TextIO, **flags: object) -> None:
+def inventory(output: Path, **flags: object) -> None:
     """List the digest of every blob here, for `tonnage export --since` where models are carried from."""
-    with open_store(flags) as store:
-        for line in inventory_lines(store.database):
-            click.echo(line, file=output)
+    with _one_line_errors(), open_store(flags) as store:
+        lines = inventory_lines(store.database)
+        if str(output) != "-":
+            write_inventory(output, lines)
+            return
+        for line in lines:
+            click.echo(line)
 
 
 @contextmanager
@@ -115,6 +122,8 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (CarryError, AuthError, StorageError) as error:
         raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'the disk'}: {error.strerror}") from error
 

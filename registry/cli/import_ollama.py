@@ -15,7 +15,7 @@ from registry.cli.tables import size_text
 from registry.cli.traces import leave
 from registry.ollama_store.blobs import Blobs, How
 from registry.ollama_store.errors import FolderUnfit, ModelRefused
-from registry.ollama_store.folder import ManifestFile, OllamaFolder, Skipped, spelt
+from registry.ollama_store.folder import ManifestFile, OllamaFolder, Skipped, Unreadable, spelt
 from registry.ollama_store.models import Imported, Models, Tally, name_of
 from registry.remotes.progress import progress_on
 from storage.errors import NameInvalid
@@ -32,7 +32,8 @@ def import_ollama(folder: Path, copies: bool, replaces: bool, **flags: object) -
 
     Every blob is hashed. A file that belongs to whoever runs this, and that nobody else may write to, is linked if it
     lies on the store's filesystem, so it needs no space twice and stays when Ollama removes it; others are copied. DIR
-    is only read. A model that lacks something is left out, and the status is 1. Import again to go on after a cut.
+    is only read. A model that lacks something, cannot be read or would go below a mirror is left out, and the status
+    is 1. Import again to go on after a cut.
     """
     who = system_user()
     with open_store(flags) as store:
@@ -55,9 +56,9 @@ class _Run:
         self._store, self._models = store, models
         self.counts, self._total = Counter[str](), Tally()
 
-    def take(self, found: ManifestFile | Skipped) -> None:
-        if isinstance(found, Skipped):
-            self._say("skipped", found.where, found.why)
+    def take(self, found: ManifestFile | Skipped | Unreadable) -> None:
+        if not isinstance(found, ManifestFile):
+            self._say("skipped" if isinstance(found, Skipped) else "refused", found.where, found.why)
             return
         try:
             name = name_of(found)

@@ -20,4 +20,8 @@ class LinkRefused(Exception):
 
 
 class FileUnfit(Exception):
-    """No file to read stands there. The message goes on after its name."""
+    """A file cannot be used. The message goes on after its name."""
+
+
+class NoFile(FileUnfit):
+    """No regular file stands there."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from registry.ollama_store.errors import FileUnfit, FolderUnfit
+from registry.ollama_store.errors import FileUnfit, FolderUnfit, NoFile
 from registry.remotes.text import one_line
 from storage.digest import Digest
 from storage.manifest import MAX_MANIFEST
@@ -29,6 +29,7 @@ _REASONS: Final = {
     errno.ELOOP: "is a symbolic link, and none is followed",
     errno.ENOTDIR: "is no folder",
     errno.ENOENT: "is gone",
+    errno.ENXIO: "is no regular file",  # but a socket
 }
 
 
@@ -43,6 +44,14 @@ class ManifestFile:
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Something that is no model, and why; printable."""
+
+    where: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What may well be a model, or a folder of some, and why it cannot be known; printable."""
 
     where: str
     why: str
@@ -88,10 +97,13 @@ class OllamaFolder:
                 )
             yield cls(*inner)
 
-    def models(self) -> Iterator[ManifestFile | Skipped]:
+    def models(self) -> Iterator[ManifestFile | Skipped | Unreadable]:
         """Everything below `manifests`, by name. Raises FolderUnfit for more than can be meant."""
         self._seen = 0
-        return self._below(self._manifests, ())
+        try:
+            yield from self._below(self._manifests, ())
+        except OSError as error:
+            raise FolderUnfit(f"`manifests` cannot be read: {error.strerror}") from error
 
     @contextmanager
     def blob(self, digest: Digest) -> Iterator[BlobFile]:
@@ -109,7 +121,7 @@ class OllamaFolder:
         finally:
             os.close(handle)
 
-    def _below(self, folder: int, above: tuple[str, ...]) -> Iterator[ManifestFile | Skipped]:
+    def _below(self, folder: int, above: tuple[str, ...]) -> Iterator[ManifestFile | Skipped | Unreadable]:
         for name in self._names(folder):
             parts = (*above, name)
             if name.startswith("."):  # no model's, but a file manager's
@@ -120,10 +132,12 @@ class OllamaFolder:
                     continue
                 with ExitStack() as held:
                     yield from self._below(_open_folder(held, name, folder), parts)
-            except FileUnfit as error:
+            except NoFile as error:
                 yield Skipped(spelt(parts), str(error))
+            except FileUnfit as error:
+                yield Unreadable(spelt(parts), str(error))
             except OSError as error:
-                yield Skipped(spelt(parts), _reason(error))
+                yield (Skipped if error.errno in _REASONS else Unreadable)(spelt(parts), _reason(error))
 
     def _names(self, folder: int) -> list[str]:
         names = []
@@ -151,16 +165,16 @@ def _read(folder: int, name: str) -> bytes:
 
 
 def _open_file(folder: int, name: str) -> int:
-    """A regular file's handle. Raises FileUnfit, FileNotFoundError."""
+    """A regular file's handle. Raises FileUnfit, NoFile, FileNotFoundError."""
     try:
         handle = os.open(name, _FILE, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise FileUnfit(_reason(error)) from error
+        raise (NoFile if error.errno in _REASONS else FileUnfit)(_reason(error)) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise FileUnfit("is no regular file")
+        raise NoFile("is no regular file")
     return handle
 
 

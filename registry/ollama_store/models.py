@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from registry.mirror.mirrors import Mirrors
 from registry.ollama_store.blobs import Blobs, How
 from registry.ollama_store.errors import ModelRefused
 from registry.ollama_store.folder import ManifestFile
@@ -69,9 +70,11 @@ class Models:
 
     def __init__(self, store: Store, blobs: Blobs, *, principal: str, replaces: bool) -> None:
         self._store, self._blobs, self._principal, self._replaces = store, blobs, principal, replaces
+        self._mirrors = Mirrors(store.database)
 
     def bring(self, name: ModelName, raw: bytes) -> Imported:
         """All of the model or nothing that is visible. Raises ModelRefused, StorageError."""
+        self._refuse_mirrored(name)
         name, before = self._as_stored(name)
         blobs, tally = _blobs_of(raw), Tally()
         is_same = before == Digest.of(raw)
@@ -85,7 +88,17 @@ class Models:
             self._blobs.check(blob)
         for blob in blobs:
             tally.add(self._blobs.bring(name.repository, blob), blob.size)
+        self._refuse_mirrored(name)  # there may be a mirror by now
         return Imported(name, tally, self._put(name, raw))
+
+    def _refuse_mirrored(self, name: ModelName) -> None:
+        """A mirror gives up what it holds, in the belief that it can be fetched again. Raises ModelRefused."""
+        mirror = self._mirrors.find(name.repository)
+        if mirror is not None:
+            raise ModelRefused(
+                f"{mirror.prefix} mirrors {mirror.upstream}; pull it from there, or import it after "
+                f"`tonnage mirror remove {mirror.prefix}`"
+            )
 
     def _as_stored(self, name: ModelName) -> tuple[ModelName, Digest | None]:
         """The name with its tag as it is spelt here, and what that names; as it came, and None, where it is new."""

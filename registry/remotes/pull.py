@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,6 +17,7 @@ from registry.remotes.errors import (
     RangeRefused,
     RemoteError,
 )
+from registry.remotes.partial_file import held, share
 from registry.remotes.progress import Bar, Progress
 from registry.remotes.retry import Retry
 from runtime.errors import ModelUnusable
@@ -57,7 +55,7 @@ class Pull:
         What has come already is kept beside it under a `.partial` name, and used the next time.
         """
         partial = target.with_name(f"{target.name}.{layer.digest.encoded[:12]}.partial")
-        with _locked(partial) as file:
+        with held(partial, "pull", mode=0o644) as file:
             transfer = _Transfer(self._remote, layer, file, self._retry())
             transfer.rehash(self._progress)
             bar = self._progress.bar(f"pulling {layer.digest.encoded[:12]}", layer.size)
@@ -72,6 +70,7 @@ class Pull:
             finally:
                 bar.close()
             partial.replace(target)
+            share(file.fileno())  # not before: as a partial file it would be refused then
         sync_folder(target.parent)
 
     def _weights_layer(self, tag: Tag) -> Layer:
@@ -211,21 +210,3 @@ def holds(path: Path, layer: Layer) -> bool:
         return False
     with path.open("rb", buffering=0) as file:
         return hashlib.file_digest(file, layer.digest.algorithm).hexdigest() == layer.digest.encoded
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[BinaryIO]:
-    """The partial file, open for us alone. Raises LocalFileUnfit while another pull writes it."""
-    try:
-        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise LocalFileUnfit(f"cannot write {partial}: {error.strerror}") from error
-    with os.fdopen(handle, "r+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(handle), partial.stat())  # not one that was renamed as we opened it
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        if not is_ours:
-            raise LocalFileUnfit(f"another pull is writing {partial}")
-        yield file

@@ -17,8 +17,11 @@ import pytest
 from sqlalchemy import select, update
 
 from auth.audit import AuditTrail, What
-from registry.cli import main
+from registry.cli import carry, main
+from registry.mirror.mirrors import Mirrors, parse_mirror
+from storage.db import Database
 from storage.digest import Digest
+from storage.errors import StorageUnavailable
 from storage.manifest import Manifest
 from storage.models import Upload as UploadRow
 from storage.reference import ModelName, RepositoryName, Tag
@@ -143,6 +146,64 @@ def test_an_existing_file_is_replaced_only_when_told_to(operator: Operator) -> N
 
     operator.does("here", "export", "acme/llama", "-o", operator.tar, "--force")
     assert tarfile.is_tarfile(operator.tar)
+
+
+def test_a_folder_is_never_what_an_archive_replaces(operator: Operator) -> None:
+    push_model(operator.store("here"), "acme/llama", None, model=b"GGUF")
+    Path(operator.tar).mkdir()
+
+    status, said = operator.types("here", "export", "acme/llama", "-o", operator.tar, "--force")
+
+    assert (status, said) == (1, f"tonnage: {operator.tar} is a folder; name a file as --output\n")
+    assert not list(operator.folder.glob("*.partial"))
+
+
+def test_an_inventory_that_breaks_off_leaves_the_old_one(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.store("here")
+    listed = operator.folder / "inventory"
+    listed.write_text("last week's")
+
+    def breaks(_: Database) -> Iterator[str]:
+        yield "a line"
+        raise StorageUnavailable("the database does not answer")
+
+    monkeypatch.setattr(carry, "inventory_lines", breaks)
+    assert operator.types("here", "inventory", "-o", str(listed)) == (1, "tonnage: the database does not answer\n")
+
+    assert listed.read_text() == "last week's"
+    assert sorted(path.name for path in operator.folder.iterdir()) == ["here", "inventory"]
+
+
+@pytest.mark.parametrize(("where", "error"), [("/dev/full", "No space left on device"), (".", "Is a directory")])
+def test_an_inventory_that_cannot_be_written_is_said_in_a_line(operator: Operator, where: str, error: str) -> None:
+    operator.store("here")
+
+    assert operator.types("here", "inventory", "-o", where) == (1, f"tonnage: cannot write {where}: {error}\n")
+
+
+def test_a_full_disk_behind_standard_output_is_said_in_a_line(operator: Operator) -> None:
+    operator.store("here").database.close()
+    command = [sys.executable, "-m", "registry", "inventory", "--data", str(operator.folder / "here")]
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+
+    assert (done.returncode, done.stderr) == (1, "tonnage: the disk: No space left on device\n")
+
+
+def test_a_model_that_would_go_below_a_mirror_gets_another_name(operator: Operator) -> None:
+    push_model(operator.store("here"), "acme/llama", None, model=b"GGUF")
+    there = operator.store("there")
+    Mirrors(there.database).add(parse_mirror("acme", "https://registry.example"))
+    operator.does("here", "export", "acme/llama", "-o", operator.tar)
+
+    status, said = operator.types("there", "import", operator.tar, "--any-signer")
+    operator.does("there", "import", operator.tar, "--any-signer", "--as", "team/llama")
+
+    assert (status, "--as" in said) == (1, True)
+    assert there.repositories.catalog()[0] == ["team/llama"]
 
 
 def test_an_inventory_travels_back_and_makes_the_next_archive_small(operator: Operator) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from storage.digest import Digest
 from storage.reference import ModelName
 from storage.store import Store
 from tests.registry.carried import Stores, export, put_index
+from tests.registry.unfit_files import UNFIT, VICTIM
 from tests.stored_models import push_model
 
 WEIGHTS = bytes(range(256)) * 12_000  # three blocks of reading
@@ -143,6 +146,57 @@ def test_a_file_that_another_export_writes_is_left_alone(store: Store, tmp_path:
             export(store, tmp_path / "a.tar", "tiny")
 
     assert (tmp_path / "a.tar.partial").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(("make", "said"), UNFIT)
+def test_a_partial_file_that_others_may_have_made_or_can_change_is_refused(
+    store: Store, tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    make(tmp_path / "a.tar.partial")
+
+    with pytest.raises(CarryError, match=f"{said}.*remove it"):
+        export(store, tmp_path / "a.tar", "tiny")
+
+    assert not (tmp_path / "a.tar").exists()
+    assert all(path.read_bytes() == VICTIM for path in tmp_path.iterdir() if path.is_file())
+
+
+def test_what_is_written_is_for_nobody_else_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        with partial_of(tmp_path / "a.tar") as out:
+            out.finish(tmp_path / "a.tar", replaces=False)
+    finally:
+        os.umask(mask)
+
+    assert (tmp_path / "a.tar").stat().st_mode & 0o777 == 0o600
+
+
+def _no_links(*_: object, **__: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_comes_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", _no_links)  # as on the disks that archives are carried on
+    target = tmp_path / "a.tar"
+    with partial_of(target) as out:
+        out.write(b"ours")
+        target.write_bytes(b"theirs")
+
+        with pytest.raises(CarryError, match=r"came to exist meanwhile.*is kept"):
+            out.finish(target, replaces=False)
+    assert (target.read_bytes(), (tmp_path / "a.tar.partial").read_bytes()) == (b"theirs", b"ours")
+
+    target.unlink()
+    with partial_of(target) as out:
+        out.write(b"ours")
+        out.finish(target, replaces=False)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "gone"])

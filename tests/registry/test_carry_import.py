@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from registry.carry import contents
 from registry.carry.errors import CarryError
 from registry.carry.inventory import TITLE, digests_in, inventory_lines
 from registry.carry.layout import ModelAt
 from registry.carry.reader import Archive, Stored
+from registry.mirror.mirrors import Mirrors, parse_mirror
 from storage.digest import Digest
+from storage.manifest import MAX_MANIFEST
 from storage.models import Object
 from storage.models import Upload as UploadRow
 from storage.reference import RepositoryName, Tag
@@ -277,6 +280,7 @@ def test_one_name_is_not_for_many_models(archive: Path, store: Store) -> None:
         (b"{", "not JSON"),
         (b'{"schemaVersion":2,"mediaType":"application/json"}', "media"),
         (b'{"schemaVersion":2,"layers":[{"mediaType":"a","digest":"../x","size":1}]}', "config"),
+        (b"{" + bytes(MAX_MANIFEST), f"more than {MAX_MANIFEST} bytes"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_is_none_keeps_no_other_out(store: Store, tmp_path: Path, raw: bytes, said: str) -> None:
@@ -289,6 +293,32 @@ def test_a_manifest_that_is_none_keeps_no_other_out(store: Store, tmp_path: Path
     assert (brought.models, brought.refused) == (1, 1)
     assert lines[0].startswith("refused acme/bad:v1: ")
     assert said in lines[0]
+
+
+def test_nothing_goes_below_a_mirror_which_would_give_it_up(archive: Path, store: Store, tmp_path: Path) -> None:
+    Mirrors(store.database).add(parse_mirror("acme", "https://registry.example"))
+
+    brought, lines = bring(store, archive)
+
+    assert (brought.models, brought.refused) == (2, 2)
+    assert lines[0] == (
+        "refused acme/llama:v1: acme mirrors https://registry.example; import it under another name with --as"
+    )
+    assert store.repositories.catalog()[0] == ["deep/ly/nested/name", "other/copy"]
+
+
+def test_more_blobs_than_an_archive_can_have_are_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "MAX_ENTRIES", 3)
+    layout = Layout()
+    layout.model("acme/bad:v1", *(layout.blob(b"GGU%d" % number) for number in range(3)))  # and a configuration
+    layout.model("acme/good:v1", layout.blob(b"GGU0"), layout.blob(b"GGU1"))
+
+    brought, lines = bring(store, layout.write(tmp_path / "a.tar"))
+
+    assert (brought.models, brought.refused) == (1, 1)
+    assert "more than 3 blobs" in lines[0]
 
 
 def test_sizes_that_contradict_each_other_are_refused(store: Store, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from registry.remotes.progress import LineProgress
 from registry.remotes.pull import Pull
 from storage.reference import RepositoryName, Tag
 from tests.faulty_registry import Fault, FaultyRegistry, faulty_registry
+from tests.registry.unfit_files import UNFIT, VICTIM
 
 MIB = 1024 * 1024
 MODEL = "application/vnd.ollama.image.model"
@@ -285,6 +286,38 @@ def test_a_symbolic_link_in_place_of_the_partial_file_is_not_followed(registry, 
         fetch(registry, tmp_path)
 
     assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("make", "said"), UNFIT)
+def test_a_partial_file_that_others_may_have_made_or_can_change_is_refused(registry, tmp_path, make, said):
+    digest = registry.add_model("v1", b"GGUF")
+    make(tmp_path / f"m.gguf.{digest[7:19]}.partial")
+
+    with pytest.raises(LocalFileUnfit, match=f"{said}.*remove it"):
+        fetch(registry, tmp_path)
+
+    assert "m.gguf" not in files(tmp_path)
+    assert all((tmp_path / name).read_bytes() == VICTIM for name in files(tmp_path) if (tmp_path / name).is_file())
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_others_may_do_with_the_file_what_the_umask_says_but_only_once_it_is_whole(
+    registry, tmp_path, data, mask, mode
+):
+    registry.add_model("v1", data)
+    registry.faults.append(Fault("GET", "blobs", cut_after=1000, times=6))
+    before = os.umask(mask)
+    try:
+        with pytest.raises(ConnectionCut):
+            fetch(registry, tmp_path)
+        [partial] = files(tmp_path)
+        while_partial = (tmp_path / partial).stat().st_mode & 0o777
+
+        fetch(registry, tmp_path)
+    finally:
+        os.umask(before)
+
+    assert (while_partial, (tmp_path / "m.gguf").stat().st_mode & 0o777) == (mode & ~0o022, mode)
 
 
 def test_a_full_disk_is_named_and_what_came_is_kept(registry, tmp_path, data):

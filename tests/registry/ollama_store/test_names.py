@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.mirror.mirrors import Mirrors, parse_mirror
 from registry.ollama_store import folder as folders
+from registry.ollama_store.folder import OllamaFolder, Unreadable
 from tests.ollama_folder import DEFAULT, OllamaFolderMaker
 from tests.ollama_imports import MIB, NAME, PLACE, WEIGHTS, Installation
 
@@ -57,15 +59,55 @@ def test_what_is_no_manifest_file_is_skipped(here: Installation, ollama: OllamaF
     (below / DEFAULT / "stray").write_bytes(b"")
     (below / DEFAULT / "llama3" / "folder" / "deeper").mkdir(parents=True)
     (below / DEFAULT / "llama3" / "linked").symlink_to("/etc/passwd")
-    (below / DEFAULT / "llama3" / "large").write_bytes(bytes(5 * MIB))
     os.mkfifo(below / DEFAULT / "llama3" / "pipe")
 
     lines = here.imports(ollama.path)
 
     skipped = {line[1].rpartition("/")[2]: line[2] for line in lines if line[0] == "skipped"}
-    assert set(skipped) == {"hf.co", "stray", "folder", "linked", "large", "pipe"}
+    assert set(skipped) == {"hf.co", "stray", "folder", "linked", "pipe"}
     assert "symbolic link" in skipped["linked"]
     assert here.tags() == [NAME]
+
+
+def test_a_manifest_too_large_to_be_read_is_a_model_that_stays_out(
+    here: Installation, ollama: OllamaFolderMaker
+) -> None:
+    ollama.add_manifest(PLACE, bytes(5 * MIB))
+
+    (line, _) = here.imports(ollama.path, status=1)
+
+    assert line == ["refused", PLACE, "is too large for a manifest"]
+
+
+def test_what_may_not_be_read_is_no_reason_to_think_that_no_model_is_there(ollama: OllamaFolderMaker) -> None:
+    ollama.add_manifest(PLACE, b"{}")
+    below = ollama.path / "manifests"
+    (below / "hf.co").mkdir()
+    for path in (below, *below.rglob("*")):
+        path.chmod(0 if path.is_file() or path.name == "hf.co" else 0o755)
+    user = os.geteuid()
+
+    with OllamaFolder.opened(ollama.path) as opened:
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            found = list(opened.models())
+        finally:
+            os.seteuid(user)
+
+    assert found == [Unreadable(where, "cannot be read: Permission denied") for where in ("hf.co", PLACE)]
+
+
+def test_nothing_goes_below_a_mirror_which_would_give_it_up(here: Installation, ollama: OllamaFolderMaker) -> None:
+    ollama.add(PLACE, WEIGHTS)
+    ollama.add("hf.co/org/m/latest", WEIGHTS)
+    Mirrors(here.store.database).add(parse_mirror("library", "https://registry.example"))
+
+    lines = here.imports(ollama.path, status=1)
+
+    assert lines[1][:2] == ["refused", NAME]
+    assert "tonnage mirror remove library" in lines[1][2]
+    assert here.tags() == ["hf.co/org/m:latest"]
 
 
 @pytest.mark.parametrize(
