@@ -34,7 +34,7 @@ from runtime.api.openai import routes as openai
 from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.db import Database
-from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.choose import open_driver
 from storage.errors import NameInvalid, NameUnknown
 from storage.reference import RepositoryName
 from storage.store import Store
@@ -104,7 +104,7 @@ def after_fork(app: Flask) -> None:
 
 def _add_services(app: Flask, config: Config) -> None:
     database = Database(config.database_url)
-    store = Store(database, FilesystemDriver(config.data_path))
+    store = Store(database, open_driver(config.data_path, config.bucket))
     tokens = AccessTokens(database)
     app.extensions["tonnage.config"] = config
     app.extensions["tonnage.store"] = store
@@ -121,7 +121,7 @@ def _add_services(app: Flask, config: Config) -> None:
     remotes = Remotes(config.remotes)
     app.extensions["tonnage.remotes"] = remotes
     mirrors = app.extensions["tonnage.mirrors"] = Mirrors(database)
-    fetches, waiting = config.remotes.transfers, max(1, config.threads // 2)
+    fetches, waiting = config.remotes.transfers, max(1, config.threads * 3 // 4)
     mirroring = Mirroring(remotes, store, fetches=fetches, waiting=waiting)
     app.extensions["tonnage.mirroring"] = mirroring
     # what is run counts as pulled: else models in daily use would make room for others

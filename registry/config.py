@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from registry.remotes.errors import UrlInvalid
 from registry.remotes.rate import LEAST_RATE
 from registry.remotes.settings import ClientSettings, RemoteSettings
+from storage.drivers.bucket_settings import BucketSettings
 from storage.reference import DEFAULT_HOST
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
@@ -42,6 +44,10 @@ class Config:
     listen_host: str = "127.0.0.1"
     listen_port: int = 11434
     database_url: str = ""
+    storage: str = "filesystem"
+    s3_bucket: str = ""
+    s3_prefix: str = ""  # within the bucket; ends with a slash, if there is one
+    s3_endpoint: str = ""  # of servers other than AWS
     external_url: str = ""
     access: str = "keyed"
     allow_sparse: bool = False
@@ -72,6 +78,11 @@ class Config:
     @property
     def data_path(self) -> Path:
         return Path(self.data)
+
+    @property
+    def bucket(self) -> BucketSettings | None:
+        """Where the bytes are, unless they are files below `data`."""
+        return BucketSettings(self.s3_bucket, self.s3_prefix, self.s3_endpoint) if self.storage == "s3" else None
 
     @property
     def keys_path(self) -> Path:
@@ -153,6 +164,10 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
         listen_host=host,
         listen_port=port,
         database_url=text("database_url", f"sqlite:///{data / 'tonnage.db'}"),
+        storage=_choice("TONNAGE_STORAGE", text("storage", "filesystem"), ("filesystem", "s3")),
+        s3_bucket=text("s3_bucket"),
+        s3_prefix=f"{prefix}/" if (prefix := text("s3_prefix").strip("/")) else "",
+        s3_endpoint=text("s3_endpoint").rstrip("/"),
         external_url=text("external_url").rstrip("/"),
         access=_choice("TONNAGE_ACCESS", text("access", "keyed"), ("keyed", "open")),
         allow_sparse=_boolean(text("allow_sparse", "false")),
@@ -190,8 +205,7 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
         log_level=_choice("TONNAGE_LOG_LEVEL", text("log_level", "info"), ("debug", "info", "warning", "error")),
         devices=tuple(f"{name}={env[name]}" for name in _DEVICE_NAMES if name in env),
     )
-    if text("storage", "filesystem") != "filesystem":
-        raise ConfigInvalid("TONNAGE_STORAGE: this version stores in the filesystem only; leave it unset")
+    _check_storage(config.bucket)
     _check_remotes(config)
     _check_rates(config)
     if config.external_url and not re.fullmatch(r"https?://[^/\s\"]+", config.external_url):
@@ -201,6 +215,22 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
             "TONNAGE_ACCESS=open lets every stranger write; on a listener other than loopback it needs --i-know"
         )
     return config
+
+
+def _check_storage(bucket: BucketSettings | None) -> None:
+    """Raises ConfigInvalid for what names no bucket, or where nothing is installed that talks to it."""
+    if bucket is None:
+        return
+    if not bucket.has_bucket:
+        raise ConfigInvalid(f"TONNAGE_S3_BUCKET must name the bucket for TONNAGE_STORAGE=s3, not {bucket.bucket!r}")
+    if not bucket.has_prefix:
+        raise ConfigInvalid(
+            f"TONNAGE_S3_PREFIX must be words of letters, digits, . _ - with slashes, not {bucket.prefix!r}"
+        )
+    if not bucket.has_endpoint:
+        raise ConfigInvalid(f"TONNAGE_S3_ENDPOINT must be http(s)://host[:port], not {bucket.endpoint!r}")
+    if importlib.util.find_spec("boto3") is None:
+        raise ConfigInvalid("TONNAGE_STORAGE=s3 needs boto3: install tonnage[s3]")
 
 
 def _check_remotes(config: Config) -> None:

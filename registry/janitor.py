@@ -12,6 +12,7 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from auth.audit import AuditTrail
@@ -22,7 +23,7 @@ from registry.mirror.sync import Means
 from registry.remotes.service import Remotes
 from runtime.process import die_with_parent
 from storage.db import Database
-from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.choose import open_driver
 from storage.errors import StorageError
 from storage.store import Store
 
@@ -38,7 +39,7 @@ def tidy(store: Store, marks: Watermarks = Watermarks()) -> None:  # noqa: B008 
     """One turn. A store that does not answer is tidied the next time. marks: of what the mirrors keep here."""
     cache = MirrorCache(store, marks)
     try:
-        expired = _expire_uploads(store) + store.collector.forget_staged()
+        expired = _all_of(store.uploads.expire) + _all_of(cache.expire_staged) + store.collector.forget_staged()
         deadline = time.monotonic() + _SWEEP_S
         swept = store.collector.sweep(go_on=lambda: time.monotonic() < deadline)
         evicted = cache.trim(go_on=lambda: time.monotonic() < deadline)
@@ -54,10 +55,11 @@ def tidy(store: Store, marks: Watermarks = Watermarks()) -> None:  # noqa: B008 
         _log.info("mirrors: bytes=%d manifests=%d", evicted, forgotten)
 
 
-def _expire_uploads(store: Store) -> int:
+def _all_of(expire: Callable[[], int]) -> int:
+    """Batch after batch; how many there were."""
     total = 0
     for _ in range(_EXPIRE_ROUNDS):
-        expired = store.uploads.expire()
+        expired = expire()
         total += expired
         if not expired:
             break
@@ -70,7 +72,7 @@ def main() -> None:
     die_with_parent(told["parent"])
     logging.basicConfig(level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     every_s = float(told.get("every_s", EVERY_S))
-    store = Store(Database(config.database_url, pool_size=1), FilesystemDriver(config.data_path))
+    store = Store(Database(config.database_url, pool_size=1), open_driver(config.data_path, config.bucket))
     marks = Watermarks(config.mirror_high_bytes, config.mirror_low_bytes)
     syncing = Syncing(lambda: _means(config), Schedule(store.database))
     while True:  # ended by a signal: the server's word, or its death
@@ -81,7 +83,7 @@ def main() -> None:
 
 def _means(config: Config) -> Means:
     """What mirrors are synced with: connections of its own, since tidying goes on meanwhile."""
-    store = Store(Database(config.database_url, pool_size=4), FilesystemDriver(config.data_path))
+    store = Store(Database(config.database_url, pool_size=4), open_driver(config.data_path, config.bucket))
     return Means.of(Remotes(config.remotes), store, most_bytes=config.mirror_low_bytes or None)
 
 

@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, delete, insert, or_, select, true
 
 from storage import layout
 from storage.db import Database, HotQuery
@@ -111,10 +111,11 @@ class Uploads:
     def _look(self, query: HotQuery, name: RepositoryName, upload_id: str) -> tuple[Any, ...] | None:
         return self._database.first(query, name=str(name), upload=upload_id) if _is_id(upload_id) else None
 
-    def expire(self, *, idle_s: float = IDLE_S) -> int:
-        """Drop sessions that nobody touched for `idle_s`, in one bounded batch; how many."""
+    def expire(self, *, idle_s: float = IDLE_S, only: ColumnElement[bool] | None = None) -> int:
+        """Drop sessions that nobody touched for `idle_s`, in one bounded batch; how many. only: some, by their rows."""
         now = time.time()
-        idle = select(Row.id).where(Row.touched_at < now - idle_s).order_by(Row.touched_at).limit(_EXPIRE_BATCH)
+        chosen = only if only is not None else true()
+        idle = select(Row.id).where(Row.touched_at < now - idle_s, chosen).order_by(Row.touched_at).limit(_EXPIRE_BATCH)
         gone = (
             delete(Row)
             .where(Row.id.in_(idle), Row.touched_at < now - idle_s)

@@ -12,14 +12,14 @@ from auth.audit import What
 from registry.cli.serve import config_of, open_database, with_config
 from registry.cli.traces import leave
 from registry.config import Config, ConfigInvalid, parse_duration
-from registry.mirror.mirrors import Mirror, Mirrors, parse_mirror
+from registry.mirror.mirrors import SETTLE_S, Mirror, Mirrors, parse_mirror
 from registry.mirror.schedule import LEAST_EVERY_S, Schedule
 from registry.mirror.sync import Means, Sync, Synced
 from registry.remotes.errors import RemoteError
 from registry.remotes.service import Remotes
 from registry.remotes.settings import read_token
 from storage.db import Database
-from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.choose import open_driver
 from storage.errors import StorageError
 from storage.reference import RepositoryName
 from storage.store import Store
@@ -49,7 +49,13 @@ def mirror() -> None:
     "--allow", "patterns", metavar="PATTERN", multiple=True, help="repository[:tag] below PREFIX, with * and ?."
 )
 @click.option("--token-file", type=click.Path(path_type=Path), help="What UPSTREAM wants: a token, or user:password.")
-@click.option("--public", "is_public", is_flag=True, help="Let everybody pull, where the namespace is a new one.")
+@click.option(
+    "--public",
+    "is_public",
+    is_flag=True,
+    help="Let everybody pull, where the namespace is new; with a token, also where it is public.",
+)
+@click.option("--adopt", "adopts", is_flag=True, help="What is here below PREFIX came from UPSTREAM; keep it as such.")
 @with_config
 def add_mirror(
     prefix: str,
@@ -59,12 +65,16 @@ def add_mirror(
     patterns: tuple[str, ...],
     token_file: Path | None,
     is_public: bool,
+    adopts: bool,
     **flags: object,
 ) -> None:
     """Let the repositories below PREFIX be those of UPSTREAM, `[http://]host[:port][/path]`.
 
     Without a path, a PREFIX that begins with a host (hf.co) stands for all of that registry, any other (library) for
-    the same path there. Nothing can be pushed below PREFIX any more.
+    the same path there. Nothing can be pushed below PREFIX any more, and nothing may have been: what a removed mirror
+    fetched counts as pushed too, and --adopt takes it back. It is then given up and fetched again like all the rest.
+
+    A mirror of the same UPSTREAM that is there already gets the other options as they are given now.
     """
     with _database(flags) as database:
         found = parse_mirror(
@@ -78,9 +88,10 @@ def add_mirror(
             raise click.ClickException("--ttl must be a duration such as 5m; a very long one asks hardly ever")
         if found.token_path is not None:
             read_token(found.token_path)
-        Mirrors(database).add(found, is_public=is_public)
-        leave(database, What.MIRROR_CHANGE, namespace=found.prefix.namespace, reference=prefix, detail=f"of {found}")
-    click.echo(f"{found.prefix} mirrors {found}")
+        is_new = Mirrors(database).add(found, is_public=is_public, adopts=adopts, settle_s=SETTLE_S)
+        detail = f"of {found}" if is_new else f"of {found}, changed"
+        leave(database, What.MIRROR_CHANGE, namespace=found.prefix.namespace, reference=prefix, detail=detail)
+    click.echo(f"{found.prefix} mirrors {found}" if is_new else f"{found.prefix} mirrors {found}: changed")
 
 
 @mirror.command("list")
@@ -98,7 +109,7 @@ def list_mirrors(**flags: object) -> None:
 @click.argument("prefix")
 @with_config
 def remove_mirror(prefix: str, **flags: object) -> None:
-    """Stop mirroring below PREFIX; what was fetched stays, as if it had been pushed."""
+    """Stop mirroring below PREFIX; what was fetched stays, as if it had been pushed (`add --adopt` takes it back)."""
     with _database(flags) as database:
         Mirrors(database).remove(RepositoryName.parse(prefix))
         leave(
@@ -143,7 +154,7 @@ def _set_schedule(database: Database, chosen: Sequence[Mirror], text: str) -> No
 
 def _sync_now(config: Config, database: Database, chosen: Sequence[Mirror], allow: tuple[str, ...]) -> int:
     """The exit status."""
-    store = Store(database, FilesystemDriver(config.data_path))
+    store = Store(database, open_driver(config.data_path, config.bucket))
     means = Means.of(Remotes(config.remotes), store, most_bytes=config.mirror_low_bytes or None)
     total = Synced()
     for each in chosen:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pwd
 import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from registry.config import Config, ConfigInvalid, load_config
 from registry.server import CannotServe, make_folders
 from registry.server import serve as run_server
 from storage.db import Database
+from storage.drivers.choose import check_bucket
+from storage.errors import StorageError, StorageUnavailable
 
 _SERVE_OPTIONS = (
     click.option("--listen", metavar="HOST:PORT", help="Where to listen (TONNAGE_LISTEN)."),
@@ -57,12 +62,24 @@ def config_of(**flags: object) -> Config:
 
 def open_database(config: Config) -> Database:
     """The database with its schema up to date, for commands beside or without a running server."""
+    _check_user(config)
     try:
         make_folders(config)
         upgrade(config.database_url)
-    except CannotServe as error:
+    except (CannotServe, StorageError) as error:
         raise click.ClickException(str(error)) from error
     return Database(config.database_url)
+
+
+def _check_user(config: Config) -> None:
+    """Files that root makes are root's: the server, as another user, could neither read them nor write beside them."""
+    with suppress(OSError):
+        owner = config.run_path.stat().st_uid
+        if os.geteuid() == 0 != owner:
+            name = f"user {owner}"
+            with suppress(KeyError):
+                name = pwd.getpwuid(owner).pw_name
+            raise click.ClickException(f"{config.data_path} is kept by {name}; run this as that user: sudo -u {name} …")
 
 
 @click.command()
@@ -70,8 +87,9 @@ def serve(**flags: object) -> int:
     """Run the server: registry, mirror and runtime on one port."""
     config = config_of(**flags)
     try:
+        check_bucket(config.bucket)
         return run_server(config, announce=click.echo, prepare=_print_first_token)
-    except CannotServe as error:
+    except (CannotServe, StorageUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -105,10 +123,20 @@ def migrate(**flags: object) -> None:
 def doctor(**flags: object) -> int:
     """Check the installation and say what to fix."""
     config = config_of(**flags)
-    findings = [_folder_finding(config), *_tool_findings(), _runtime_finding()]
+    findings = [_folder_finding(config), *_bucket_findings(config), *_tool_findings(), _runtime_finding()]
     for is_fine, line in findings:
         click.echo(f"{'ok  ' if is_fine else 'FIX '} {line}")
     return 0 if all(is_fine for is_fine, _ in findings) else 1
+
+
+def _bucket_findings(config: Config) -> list[tuple[bool, str]]:
+    if config.bucket is None:
+        return []
+    try:
+        check_bucket(config.bucket)
+    except StorageUnavailable as error:
+        return [(False, str(error))]
+    return [(True, f"the bucket {config.bucket.bucket} answers")]
 
 
 def _folder_finding(config: Config) -> tuple[bool, str]:

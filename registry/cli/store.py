@@ -9,7 +9,7 @@ import click
 
 from registry.cli.serve import config_of, open_database, with_config
 from registry.config import ConfigInvalid, parse_size
-from storage.drivers.filesystem import FilesystemDriver
+from storage.drivers.choose import open_driver
 from storage.errors import StorageError
 from storage.gc import Swept
 from storage.store import Store
@@ -23,7 +23,7 @@ def open_store(flags: dict[str, object]) -> Iterator[Store]:
     config = config_of(**flags)
     database = open_database(config)
     try:
-        yield Store(database, FilesystemDriver(config.data_path))
+        yield Store(database, open_driver(config.data_path, config.bucket))
     except StorageError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -133,7 +133,7 @@ class FilesystemDriver:
                 if path != self._staged(handle):
                     # Published, but the commit died before its row: the session lives on and takes its bytes back.
                     path.rename(self._staged(handle))
-                file.truncate(at)
+                _cut(file, at, handle)
                 file.seek(at)
             # who made the file may have died before its name was durable
             yield _Writer(handle, file, self._uploads if at == 0 else None)
@@ -159,8 +159,7 @@ class FilesystemDriver:
                     return  # an earlier attempt came this far, and may have died before its name was durable
                 if path == self._path(handle) or kept < size:
                     raise KeyUnknown("staged bytes are gone", key=handle)
-                if kept > size:  # else not even its times may change: others may know the file by another name
-                    file.truncate(size)
+                _cut(file, size, handle)
                 os.fsync(file.fileno())
             self._move(handle, path, self._path(handle))
 
@@ -257,6 +256,15 @@ class FilesystemDriver:
 
     def _staged(self, handle: str) -> Path:
         return self._uploads / check_key(handle).replace("/", ".")  # no key has a dot
+
+
+def _cut(file: BinaryIO, size: int, handle: str) -> None:
+    """Nothing beyond `size`. A file that others know by another name is theirs too: not even its times may change."""
+    found = os.fstat(file.fileno())
+    if found.st_size > size:
+        if found.st_nlink > 1:
+            raise KeyUnknown("the staged bytes grew under another name", key=handle)
+        file.truncate(size)
 
 
 def _lock(descriptor: int, handle: str) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 import boto3
@@ -22,6 +22,7 @@ _CONNECT_S: Final = 5
 _READ_S: Final = 60  # without a byte; completing a large upload takes a store its time
 _ATTEMPTS: Final = 4
 _CONNECTIONS: Final = 64
+_PAGE: Final = 1000  # of a listing; the most that the protocol has
 
 _GONE: Final = frozenset({"NoSuchKey", "NotFound", "404", "NoSuchUpload"})
 _FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "507"})
@@ -46,8 +47,6 @@ class S3Bucket:
 
     def __init__(self, settings: BucketSettings) -> None:
         self._settings = settings
-        self._clients: dict[int, Any] = {}
-        self._lock = threading.Lock()
 
     def put(self, name: str, data: bytes) -> None:
         with _refusals(name):
@@ -69,18 +68,25 @@ class S3Bucket:
             self._client.delete_object(**self._at(name))
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        pages = self._pages("list_objects_v2", prefix)
-        for each in (each for page in pages for each in page.get("Contents", ())):
-            yield Listed(self._name(each["Key"]), each["Size"], each["LastModified"].timestamp())
+        where = {"Bucket": self._settings.bucket, "Prefix": self._settings.prefix + prefix, "MaxKeys": _PAGE}
+        token: dict[str, str] = {}
+        while True:
+            with _refusals(prefix):
+                page = self._client.list_objects_v2(**where, **token)
+            for each in page.get("Contents", ()):
+                yield Listed(self._name(each["Key"]), each["Size"], each["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def begin(self, name: str) -> str:
         with _refusals(name):
             upload: str = self._client.create_multipart_upload(**self._at(name))["UploadId"]
             return upload
 
-    def put_part(self, name: str, upload: str, number: int, body: bytes | BinaryIO, size: int) -> str:
+    def put_part(self, name: str, upload: str, number: int, body: bytes | bytearray | BinaryIO, size: int) -> str:
         told = {"PartNumber": number, "UploadId": upload, "ContentLength": size}
-        if isinstance(body, bytes):
+        if isinstance(body, bytes | bytearray):
             told["ContentMD5"] = _md5(body)
         with _refusals(name):
             etag: str = self._client.upload_part(**self._at(name), **told, Body=body)["ETag"]
@@ -113,9 +119,16 @@ class S3Bucket:
             return
 
     def uploads(self, prefix: str) -> Iterator[Begun]:
-        pages = self._pages("list_multipart_uploads", prefix)
-        for each in (each for page in pages for each in page.get("Uploads", ())):
-            yield Begun(self._name(each["Key"]), each["UploadId"], each["Initiated"].timestamp())
+        after = ""  # by name alone: not every server takes its own marker of an upload back
+        while True:
+            where = {"Bucket": self._settings.bucket, "Prefix": self._settings.prefix + prefix}
+            with _refusals(prefix):
+                page = self._client.list_multipart_uploads(**where, MaxUploads=_PAGE, KeyMarker=after)
+            for each in page.get("Uploads", ()):
+                yield Begun(self._name(each["Key"]), each["UploadId"], each["Initiated"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            after = page["NextKeyMarker"]
 
     def url(self, name: str, expires_s: int) -> str:
         with _refusals(name):
@@ -124,19 +137,18 @@ class S3Bucket:
 
     def check(self) -> None:
         """Raises StorageUnavailable, saying why, if the bucket cannot be reached with these credentials."""
+        where = f"the bucket {self._settings.bucket} at {self._settings.endpoint or 'AWS'}"
         try:
             with _refusals(self._settings.bucket):
                 self._client.head_bucket(Bucket=self._settings.bucket)
         except KeyUnknown:
-            raise StorageUnavailable("no such bucket", bucket=self._settings.bucket) from None
+            raise StorageUnavailable(f"{where} is not there") from None
+        except StorageError as error:
+            raise StorageUnavailable(f"{where} cannot be used: {error.detail.get('reason', error)}") from error
 
     @property
     def _client(self) -> Any:
-        """One for each process: connections must not be shared with a parent."""
-        with self._lock:
-            if (client := self._clients.get(os.getpid())) is None:
-                client = self._clients[os.getpid()] = _client(self._settings)
-            return client
+        return _client(self._settings.endpoint, os.getpid())
 
     def _at(self, name: str) -> dict[str, str]:
         return {"Bucket": self._settings.bucket, "Key": self._settings.prefix + name}
@@ -144,19 +156,10 @@ class S3Bucket:
     def _name(self, key: str) -> str:
         return key.removeprefix(self._settings.prefix)
 
-    def _pages(self, call: str, prefix: str) -> Iterator[dict[str, Any]]:
-        with _refusals(prefix):
-            paginator = self._client.get_paginator(call)
-            pages = iter(paginator.paginate(Bucket=self._settings.bucket, Prefix=self._settings.prefix + prefix))
-        while True:
-            with _refusals(prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            yield page
 
-
-def _client(settings: BucketSettings) -> Any:
+@lru_cache(maxsize=4)
+def _client(endpoint: str, _process: int) -> Any:
+    """Shared by all threads; not with the process that forked this one, since they would share connections."""
     config = Config(
         signature_version="s3v4",
         connect_timeout=_CONNECT_S,
@@ -166,10 +169,10 @@ def _client(settings: BucketSettings) -> Any:
         # servers other than AWS refuse checksums in trailers, and may have no name for each bucket
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if settings.endpoint else "auto", "payload_signing_enabled": False},
+        s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": False},
     )
     try:
-        return boto3.session.Session().client("s3", endpoint_url=settings.endpoint or None, config=config)
+        return boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
     except (BotoCoreError, ValueError) as error:
         raise StorageUnavailable("the object store cannot be used as it is set up", reason=str(error)) from error
 
@@ -196,6 +199,6 @@ def _refusal(error: ClientError, name: str) -> StorageError:
     return StorageUnavailable("the object store refuses", reason=code[:100])
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: bytes | bytearray) -> str:
     """So that the store keeps what we sent; not against anybody."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -1,6 +1,7 @@
 import pytest
 
 from registry.config import Config, ConfigInvalid, load_config, parse_duration, parse_size
+from storage.drivers.bucket_settings import BucketSettings
 
 
 def test_the_defaults_are_the_documented_ones(tmp_path):
@@ -34,7 +35,7 @@ def test_settings_survive_the_way_to_another_process(tmp_path):
         ("TONNAGE_WORKERS", "0", "from 1"),
         ("TONNAGE_WORKERS", "two", "whole number"),
         ("TONNAGE_MEMORY_BUDGET", "lots", "size"),
-        ("TONNAGE_STORAGE", "tape", "filesystem"),
+        ("TONNAGE_STORAGE", "tape", "filesystem, s3"),
         ("TONNAGE_EXTERNAL_URL", "example.org", "http"),
         ("TONNAGE_UPSTREAM", "ftp://h", "host:port"),
         ("TONNAGE_UPSTREAM", "https://h/path", "host:port"),
@@ -52,6 +53,35 @@ def test_a_wrong_value_is_named_with_what_it_takes(tmp_path, name, value, word):
 
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("TONNAGE_S3_BUCKET", "", "name the bucket"),
+        ("TONNAGE_S3_BUCKET", "s3://weights", "name the bucket"),
+        ("TONNAGE_S3_PREFIX", "a//b", "slashes"),
+        ("TONNAGE_S3_PREFIX", "../b", "slashes"),
+        ("TONNAGE_S3_ENDPOINT", "localhost:9000", "http"),
+        ("TONNAGE_S3_ENDPOINT", "http://user@host", "http"),
+    ],
+)
+def test_a_bucket_that_cannot_be_is_named_with_what_is_wrong(tmp_path, name, value, word):
+    environ = {"TONNAGE_STORAGE": "s3", "TONNAGE_S3_BUCKET": "weights", name: value}
+
+    with pytest.raises(ConfigInvalid, match=name) as caught:
+        load_config({"data": str(tmp_path)}, environ)
+
+    assert word in str(caught.value)
+
+
+def test_bytes_are_kept_in_a_bucket_where_that_is_asked_for(tmp_path):
+    environ = {"TONNAGE_STORAGE": "s3", "TONNAGE_S3_BUCKET": "weights", "TONNAGE_S3_PREFIX": "/a/b"}
+
+    config = load_config({"data": str(tmp_path)}, environ | {"TONNAGE_S3_ENDPOINT": "http://localhost:9000/"})
+
+    assert config.bucket == BucketSettings("weights", "a/b/", "http://localhost:9000")
+    assert load_config({"data": str(tmp_path)}, {"TONNAGE_S3_BUCKET": "weights"}).bucket is None
 
 
 def test_open_access_on_the_network_needs_a_word_more(tmp_path):

@@ -13,11 +13,15 @@ from sqlalchemy import create_engine, make_url
 
 from migrations.run import upgrade
 from storage.db import Database
+from storage.drivers.bucket_settings import BucketSettings
 from storage.drivers.filesystem import FilesystemDriver
 from storage.drivers.memory import MemoryDriver
+from storage.drivers.objects.driver import ObjectDriver
 from storage.drivers.protocol import Driver
+from storage.drivers.s3 import S3Bucket
 from storage.reference import RepositoryName
 from storage.store import Store
+from tests.s3_server import BUCKET, S3Server, s3_server
 
 POSTGRES = os.environ.get("TONNAGE_TEST_POSTGRES")  # the URL of a server where we may create databases
 NO_SERVER = pytest.mark.skipif(
@@ -97,8 +101,22 @@ def driver(tmp_path: Path) -> Driver:
     return FilesystemDriver(tmp_path / "data")
 
 
-@pytest.fixture(params=["memory", "filesystem"])
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3: S3Server) -> S3Bucket:
+    """An empty part of the bucket."""
+    return S3Bucket(BucketSettings(BUCKET, f"{secrets.token_hex(6)}/", s3.endpoint))
+
+
+@pytest.fixture(params=["memory", "filesystem", "s3"])
 def any_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
+    if request.param == "s3":
+        return ObjectDriver(request.getfixturevalue("s3_bucket"))
     return MemoryDriver() if request.param == "memory" else FilesystemDriver(tmp_path / "data")
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import io
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from storage import layout
 from storage.drivers.filesystem import FilesystemDriver
-from storage.drivers.protocol import Driver
-from storage.errors import KeyUnknown, StorageFull
+from storage.drivers.protocol import Driver, StagedWriter
+from storage.errors import KeyUnknown, StagedBusy, StorageFull
 
 KEY = "blobs/ab/abc"
+ELSEWHERE = "blobs/ab/def"
 
 
 @pytest.fixture
@@ -27,14 +31,39 @@ def read(driver: Driver, key: str, start: int = 0) -> bytes:
         return reader.read()
 
 
-def stage(driver: Driver, *pieces: bytes, key: str = KEY) -> str:
-    handle, at = driver.stage(key), 0
+class Row:
+    """What a session's row keeps of staged bytes. Called as a `Fence`."""
+
+    def __init__(self, driver: Driver, key: str = KEY) -> None:
+        self._driver = driver
+        self.handle, self.key = driver.stage(key), key
+
+    def __call__(self, handle: str | None = None, /) -> None:
+        self.handle = self.handle if handle is None else handle
+
+    @contextmanager
+    def append(self, at: int) -> Iterator[StagedWriter]:
+        with self._driver.append(self.handle, at=at, fence=self) as writer:
+            yield writer
+
+    def publish(self, size: int) -> None:
+        self._driver.publish(self.handle, size=size, fence=self)
+
+    def move(self, key: str, size: int) -> None:
+        """As who finds the bytes in the hands of another."""
+        handle = self._driver.restage(self.handle, key, size=size, keep=self)
+        self._driver.discard(self.handle)
+        self.handle, self.key = handle, key
+
+
+def stage(driver: Driver, *pieces: bytes) -> Row:
+    row, at = Row(driver), 0
     for piece in pieces:
-        with driver.append(handle, at=at) as writer:
+        with row.append(at) as writer:
             writer.write(piece)
             writer.sync()
         at += len(piece)
-    return handle
+    return row
 
 
 @pytest.mark.parametrize("data", [b"", b"x", os.urandom(3 * 2**20 + 1)], ids=["empty", "one", "large"])
@@ -50,6 +79,17 @@ def test_a_reader_begins_where_it_is_told(driver):
 
     assert read(driver, KEY, start=7) == b"789"
     assert read(driver, KEY, start=10) == b""
+
+
+def test_a_reader_steps_to_where_it_is_told(driver):
+    driver.write(KEY, io.BytesIO(b"0123456789"))
+
+    with driver.open(KEY, start=3) as reader:
+        assert reader.read(2) == b"34"
+        assert reader.seek(1) == 1
+        assert reader.read(3) == b"123"
+        assert reader.seek(-2, io.SEEK_END) == 8
+        assert (reader.read(), reader.tell()) == (b"89", 10)
 
 
 def test_writing_again_replaces_the_whole(driver):
@@ -74,7 +114,7 @@ def test_a_source_that_breaks_leaves_what_was_there(driver):
     assert list(driver.keys("")) == [KEY]
 
 
-@pytest.mark.parametrize("call", ["open", "stat", "local_path", "read_staged"])
+@pytest.mark.parametrize("call", ["open", "stat", "changed_at", "local_path", "read_staged"])
 def test_an_unknown_key_is_unknown(driver, call):
     with pytest.raises(KeyUnknown):
         getattr(driver, call)(KEY)
@@ -115,86 +155,134 @@ def test_keys_come_in_byte_order(driver):
 
 
 def test_staged_bytes_are_published_whole(driver):
-    handle = stage(driver, b"abc", b"defg")
+    row = stage(driver, b"abc", b"defg")
     assert list(driver.keys("")) == []
 
-    driver.publish(handle, size=7)
+    row.publish(7)
 
     assert read(driver, KEY) == b"abcdefg"
 
 
 def test_nothing_can_be_published_too(driver):
-    driver.publish(driver.stage(KEY), size=0)
+    Row(driver).publish(0)
 
     assert driver.stat(KEY) == 0
 
 
 def test_publishing_again_is_harmless(driver):
-    handle = stage(driver, b"abc")
+    row = stage(driver, b"abc")
 
-    driver.publish(handle, size=3)
-    driver.publish(handle, size=3)
+    row.publish(3)
+    row.publish(3)
 
     assert read(driver, KEY) == b"abc"
 
 
 def test_publishing_leaves_out_bytes_beyond_the_size(driver):
-    handle = stage(driver, b"abcdef")
+    row = stage(driver, b"abcdef")
 
-    driver.publish(handle, size=4)
+    row.publish(4)
 
     assert read(driver, KEY) == b"abcd"
 
 
 def test_publishing_more_than_was_kept_is_refused(driver):
-    handle = stage(driver, b"abc")
+    row = stage(driver, b"abc")
 
     with pytest.raises(KeyUnknown):
-        driver.publish(handle, size=4)
+        row.publish(4)
 
 
 def test_appending_forgets_what_lies_beyond_its_start(driver):
-    handle = stage(driver, b"abcdef")
+    row = stage(driver, b"abcdef")
 
-    with driver.append(handle, at=2) as writer:
+    with row.append(2) as writer:
         writer.write(b"XY")
         writer.sync()
 
-    with driver.read_staged(handle) as staged:
+    with driver.read_staged(row.handle, fence=row) as staged:
         assert staged.read() == b"abXY"
 
 
 def test_appending_past_the_end_is_refused(driver):
-    handle = stage(driver, b"abc")
+    row = stage(driver, b"abc")
 
-    with pytest.raises(KeyUnknown), driver.append(handle, at=4):
+    with pytest.raises(KeyUnknown), row.append(4):
         pass
 
 
 def test_published_bytes_are_taken_back_by_an_append(driver):
-    handle = stage(driver, b"abc")
-    driver.publish(handle, size=3)
+    row = stage(driver, b"abc")
+    row.publish(3)
 
-    with driver.append(handle, at=3) as writer:
-        writer.write(b"d")
+    try:
+        with row.append(3) as writer:
+            writer.write(b"d")
+    except StagedBusy:
+        row.move(ELSEWHERE, 3)
+        with row.append(3) as writer:
+            writer.write(b"d")
 
     assert list(driver.keys("")) == []
-    driver.publish(handle, size=4)
-    assert read(driver, KEY) == b"abcd"
+    row.publish(4)
+    assert read(driver, row.key) == b"abcd"
+
+
+@pytest.mark.parametrize("is_published", [False, True])
+def test_staged_bytes_move_to_another_key(driver, is_published):
+    row = stage(driver, b"abc", b"def")
+    if is_published:
+        row.publish(6)
+
+    row.move(ELSEWHERE, 5)
+
+    assert list(driver.keys("")) == []
+    row.publish(5)
+    assert read(driver, ELSEWHERE) == b"abcde"
+    assert list(driver.keys("")) == [ELSEWHERE]
+
+
+def test_a_fence_that_raises_leaves_everything_as_it_was(driver):
+    def lost(handle: str | None = None, /) -> None:
+        raise StagedBusy("lost")
+
+    row = stage(driver, b"abc")
+
+    with pytest.raises(StagedBusy), driver.append(row.handle, at=1, fence=lost):
+        pass
+    with pytest.raises(StagedBusy):
+        driver.publish(row.handle, size=3, fence=lost)
+
+    assert list(driver.keys("")) == []
+    with driver.read_staged(row.handle, fence=row) as staged:
+        assert staged.read() == b"abc"
+
+
+def test_bytes_tell_when_they_came_or_nothing_does(driver):
+    driver.write(KEY, io.BytesIO(b"x"))
+
+    changed_at = driver.changed_at(KEY)
+
+    assert changed_at is None or abs(changed_at - time.time()) < 3600
 
 
 @pytest.mark.parametrize("is_published", [False, True])
 def test_discarded_bytes_are_gone(driver, is_published):
-    handle = stage(driver, b"abc")
+    row = stage(driver, b"abc")
+    handles = {row.handle}
     if is_published:
-        driver.publish(handle, size=3)
+        row.publish(3)
+        handles.add(row.handle)
 
-    driver.discard(handle)
-    driver.discard(handle)
+    driver.discard(row.handle)
+    driver.discard(row.handle)
 
     assert list(driver.keys("")) == []
-    with pytest.raises(KeyUnknown), driver.append(handle, at=3):
-        pass
+    for handle in handles:
+        with pytest.raises((KeyUnknown, StagedBusy)), driver.append(handle, at=3):
+            pass
+        with pytest.raises(KeyUnknown):
+            driver.publish(handle, size=3)
 
 
 def test_a_new_key_was_never_used_before():
@@ -214,7 +302,7 @@ def test_a_file_can_be_sent_and_mapped_by_the_kernel(tmp_path: Path):
 
 
 def test_another_process_goes_on_with_a_handle(tmp_path: Path):
-    handle = stage(FilesystemDriver(tmp_path), b"abc")
+    handle = stage(FilesystemDriver(tmp_path), b"abc").handle
     other = FilesystemDriver(tmp_path)
 
     with other.append(handle, at=3) as writer:

@@ -58,7 +58,7 @@ class Bucket(Protocol):
     def begin(self, name: str) -> str:
         """Begin a multipart upload; its id."""
 
-    def put_part(self, name: str, upload: str, number: int, body: bytes | BinaryIO, size: int) -> str:
+    def put_part(self, name: str, upload: str, number: int, body: bytes | bytearray | BinaryIO, size: int) -> str:
         """Upload `size` bytes as a part, from a seekable `body`; its ETag. Raises KeyUnknown if the upload is gone."""
 
     def copy_part(self, name: str, upload: str, number: int, source: str, *, start: int, size: int) -> str:
@@ -71,7 +71,7 @@ class Bucket(Protocol):
         """Forget a multipart upload; nothing happens if it is gone."""
 
     def uploads(self, prefix: str) -> Iterator[Begun]:
-        """The multipart uploads under way to names below `prefix`."""
+        """Multipart uploads under way to names below `prefix`; of very many to one name not all."""
 
     def url(self, name: str, expires_s: int) -> str:
         """An address where anybody may read the object for so long."""

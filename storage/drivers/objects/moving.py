@@ -62,7 +62,8 @@ def copy_staged(bucket: Bucket, left: Handle, new: Handle, size: int, keep: Fenc
         desk.add(staged, source.read(piece), piece.start)
     staged.sync()
     desk.record(staged)
-    return len(staged.parts) + 1
+    # the tail is to be shorter than the next part: alone it may be as long as the parts of high numbers
+    return len(staged.parts) + 1 if staged.parts or not found.tail else left.next
 
 
 def _copy_parts(bucket: Bucket, source: str, name: str, staged: Staged, *, size: int, keep: Fence) -> None:

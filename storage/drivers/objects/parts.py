@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from storage.errors import KeyUnknown, StorageUnavailable
@@ -128,8 +128,8 @@ class Staged:
     def to_json(self) -> bytes:
         body = {
             "upload": self.upload,
-            "parts": [astuple(part) for part in self.parts],
-            "pieces": [astuple(piece) for piece in self.pieces],
+            "parts": [(part.number, part.start, part.size, part.etag) for part in self.parts],
+            "pieces": [(piece.name, piece.start, piece.size) for piece in self.pieces],
             "starts": self.starts,
             "synced": self.synced,
         }

@@ -25,11 +25,23 @@ class ObjectReader(io.RawIOBase):
         self._bucket, self._name, self._at = bucket, name, start
         self._body: Body | None = None
         self._end = bucket.stat(name).size
-        if start < self._end:
-            self._open()
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """A step elsewhere begins a new answer with the next read."""
+        at = max(0, _base(whence, self._at, self._end) + offset)
+        if at != self._at:
+            self._drop_answer()
+        self._at = at
+        return at
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Raises StorageUnavailable when the store answers no more."""
@@ -44,29 +56,29 @@ class ObjectReader(io.RawIOBase):
         return b"".join(iter(lambda: self.read(_MAX_READ) or b"", b""))
 
     def close(self) -> None:
-        if not self.closed and self._body is not None:
-            self._body.close()
+        if not self.closed:
+            self._drop_answer()
         super().close()
 
     def _read(self, wanted: int) -> bytes:
         for attempt in range(_RECONNECTS + 1):
             try:
                 if self._body is None:
-                    self._open()
-                if self._body is not None and (data := self._body.read(wanted)):
+                    self._body = self._bucket.get(self._name, start=self._at)
+                if data := self._body.read(wanted):
                     return data
             except StorageUnavailable:
                 if attempt == _RECONNECTS:
                     raise
             except KeyUnknown as error:  # it was there: a caller expects no such thing of a reader
                 raise StorageUnavailable("the object was deleted while it was read") from error
-            if self._body is not None:
-                self._body.close()
-                self._body = None
+            self._drop_answer()
         raise StorageUnavailable("the object store breaks off its answers")
 
-    def _open(self) -> None:
-        self._body = self._bucket.get(self._name, start=self._at)
+    def _drop_answer(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
 
 
 class PieceReader(io.RawIOBase):
@@ -89,8 +101,7 @@ class PieceReader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, base + offset)
+        self._at = max(0, _base(whence, self._at, self.size) + offset)
         return self._at
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -112,3 +123,7 @@ class PieceReader(io.RawIOBase):
         if self._held[0] != index:
             self._held = (index, self._read_piece(self._pieces[index]))
         return self._held[1]
+
+
+def _base(whence: int, at: int, end: int) -> int:
+    return {io.SEEK_SET: 0, io.SEEK_CUR: at, io.SEEK_END: end}[whence]

@@ -112,15 +112,17 @@ class ObjectWriter:
         if self._staged.upload is None:
             self._staged.upload = self._bucket.begin(object_name(self._handle.key))
         before = [piece for piece in self._staged.tail if piece.start < self._buffer_start]
-        body: bytes | BinaryIO = cast("BinaryIO", PieceReader(self._desk.read, before, bytes(self._buffer)))
-        if size <= BLOCK_BYTES:
+        body: bytes | bytearray | BinaryIO = self._buffer
+        if size > BLOCK_BYTES:
+            body = cast("BinaryIO", PieceReader(self._desk.read, before, bytes(self._buffer)))
+        elif before:
             body = b"".join((*map(self._desk.read, before), self._buffer))
         self._next += 1
         self._part_start = self._end
         self._empty()
         self._on_its_way = self._pool.submit(self._send, self._staged.upload, number, body, start, size)
 
-    def _send(self, upload: str, number: int, body: bytes | BinaryIO, start: int, size: int) -> Part:
+    def _send(self, upload: str, number: int, body: bytes | bytearray | BinaryIO, start: int, size: int) -> Part:
         etag = self._bucket.put_part(object_name(self._handle.key), upload, number, body, size)
         return Part(number, start, size, etag)
 
