@@ -19,6 +19,7 @@ from registry import admin, audit, blobs, chunk_sums, errors, manifests, mirrore
 from registry.checks import access_of, origins_of
 from registry.config import Config
 from registry.express import Express
+from registry.mirror.cache import MirrorCache, Watermarks
 from registry.mirror.mirroring import Mirroring
 from registry.mirror.mirrors import Mirrors
 from registry.models import about, account, copy, listing, openai_models, pull, push, remove, show
@@ -122,7 +123,8 @@ def _add_services(app: Flask, config: Config) -> None:
     app.extensions["tonnage.remotes"] = remotes
     mirrors = app.extensions["tonnage.mirrors"] = Mirrors(database)
     fetches, waiting = config.remotes.transfers, max(1, config.threads * 3 // 4)
-    mirroring = Mirroring(remotes, store, fetches=fetches, waiting=waiting)
+    cache = MirrorCache(store, Watermarks(config.mirror_high_bytes, config.mirror_low_bytes))
+    mirroring = Mirroring(remotes, store, fetches=fetches, waiting=waiting, cache=cache)
     app.extensions["tonnage.mirroring"] = mirroring
     # what is run counts as pulled: else models in daily use would make room for others
     store.blobs.told_of_use = lambda name, digest: mirroring.reads.note(name, digest) if mirrors.find(name) else None

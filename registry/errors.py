@@ -13,6 +13,7 @@ from auth.errors import AccessDenied, AuthError, Unauthorized
 from auth.signed_urls import is_signed
 from registry.audit import note
 from registry.body import BodyBroken, RequestBody
+from registry.paths import Kind, split_path
 from registry.remotes.errors import UpstreamBusy, UpstreamFailed
 from runtime.api.anthropic import errors as anthropic
 from runtime.api.openai import errors as openai
@@ -88,9 +89,20 @@ def refusal(error: Exception) -> Response:
 
 
 def oci_response(status: int, errors: list[dict[str, object]]) -> Response:
-    """An errors body; empty for HEAD, whose answers carry none."""
-    body = b"" if request.method == "HEAD" else json.dumps({"errors": errors}).encode()
+    """An errors body; empty for HEAD, whose answers carry none, and where it could be taken for a part of a blob."""
+    is_empty = request.method == "HEAD" or (status != 416 and _asks_for_part())
+    body = b"" if is_empty else json.dumps({"errors": errors}).encode()
     return Response(body, status, content_type="application/json")
+
+
+def _asks_for_part() -> bool:
+    """Who fetches a blob in parts may look at no status, and would keep the text as the blob's bytes.
+
+    416 is told in full: it is for those who name bytes that no blob of this size has, and they do look.
+    Source: the Ollama registry protocol, "Parts".
+    """
+    path = split_path(request.path.removeprefix("/v2/")) if "Range" in request.headers else None
+    return path is not None and path.kind is Kind.BLOB and request.method == "GET"
 
 
 def is_oci_path() -> bool:

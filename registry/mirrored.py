@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, cast
 
 from flask import Response, request
 
+from auth.access import current_gate
 from auth.errors import AccessDenied
 from registry import blobs, manifests
 from registry.blobs import blob_response, known_digest
@@ -32,7 +33,10 @@ log: Final = logging.getLogger("tonnage.mirror")
 def get_manifest(name: RepositoryName, reference: str) -> Response:
     """end-3, GET and HEAD, below a mirror's prefix too. Raises what the plain one raises, and UpstreamFailed."""
     mirror = mirrors().find(name)
-    warning = mirroring().refresh(mirror, name, known_reference(reference)) if mirror is not None else None
+    if mirror is None:
+        return manifests.get_manifest(name, reference)
+    is_gone = watcher(request.environ)
+    warning = mirroring().refresh(mirror, name, known_reference(reference), is_gone=is_gone)
     response = manifests.get_manifest(name, reference)
     if warning is not None:
         response.headers["Warning"] = warning
@@ -72,6 +76,7 @@ def _arriving(mirror: Mirror, name: RepositoryName, blob: Descriptor) -> Respons
     except BaseException:
         reader.close()
         raise
+    response.headers["Cache-Control"] = "no-store"  # its bytes are not verified before the last one
     response.call_on_close(reader.close)
     return response
 
@@ -81,13 +86,14 @@ class _Reader:
 
     def __init__(self, mirror: Mirror, name: RepositoryName, blob: Descriptor) -> None:
         self._mirror, self._name, self._blob = mirror, name, blob
-        self._held = ExitStack()
+        self._held, self._place = ExitStack(), ExitStack()
         self._arrival: Arrival | None = None
 
     def open_at(self, start: int) -> BinaryIO:
         """Wait for the first byte of the blob, wherever the answer begins. Raises UpstreamFailed, BlobUnknown."""
-        self._held.enter_context(mirroring().room_to_wait())
-        job = self._held.enter_context(mirroring().fetch(self._mirror, self._name, self._blob))
+        self._place.enter_context(mirroring().room_to_wait())
+        client = current_gate().address()
+        job = self._held.enter_context(mirroring().fetch(self._mirror, self._name, self._blob, client=client))
         arrival = Arrival(store(), self._name, self._blob, job, watcher(request.environ))
         self._held.callback(arrival.close)
         try:
@@ -105,12 +111,16 @@ class _Reader:
     def read(self, size: int) -> bytes:
         assert self._arrival is not None
         try:
-            return self._arrival.read(size)
+            piece = self._arrival.read(size)
+            if self._arrival.is_whole:
+                self._place.close()  # it waits for nothing any more
+            return piece
         except (RemoteError, StorageError) as error:
             log.warning("the answer with %s of %s is cut: %s", self._blob.digest, self._name, error)
             raise ConnectionResetError(errno.ECONNRESET, "the upstream failed") from error
 
     def close(self) -> None:
+        self._place.close()
         self._held.close()
 
     def __enter__(self) -> _Reader:

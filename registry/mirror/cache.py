@@ -10,36 +10,32 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import (
-    ColumnElement,
-    ColumnExpressionArgument,
-    Select,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    func,
-    or_,
-    select,
-)
+from sqlalchemy import and_, bindparam, delete, exists, func, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import aliased
 
-from registry.mirror.models import Mirror, MirrorRead, MirrorTag
+from registry.mirror.models import MirrorRead, MirrorTag
+from registry.mirror.rows import is_mirrored, is_staged, unasked_tags, unnamed_manifests
+from registry.remotes.fetch import marker_of
 from storage.db import Database, Upsert
 from storage.digest import Digest
-from storage.errors import NameUnknown, StorageError
+from storage.errors import ManifestUnknown, NameUnknown, StorageError
 from storage.evict import Evictor, shorten_lease
-from storage.models import Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository, Tag
+from storage.manifest import Descriptor
+from storage.models import Blob, BlobLink, Object, Repository, Tag, Upload
 from storage.reference import RepositoryName
+from storage.reference import Tag as TagName
 from storage.store import Store
 
 NOTE_S: Final = 3600.0
 FETCHED_LEASE_S: Final = 600.0  # for whoever asked for the blob to begin reading it
 FORGET_S: Final = 7 * 24 * 3600.0
+FORGET_TAG_S: Final = 30 * 24 * 3600.0
+IDLE_S: Final = 3600.0  # that the bytes of a fetch wait for somebody to go on with it
+_COUNTED_S: Final = 5.0  # that a count is added to: one of ten thousand blobs takes a tenth of a second
 _MAX_NOTED: Final = 10_000
 _MAX_OBJECTS: Final = 10_000  # of one turn, like _MAX_MANIFESTS; the next one goes on
 _MAX_MANIFESTS: Final = 1_000
@@ -113,7 +109,9 @@ class MirrorCache:
 
     def __init__(self, store: Store, marks: Watermarks) -> None:
         self._store, self._marks = store, marks
-        self._evictor = Evictor(store.database, store.collector, _is_mirrored)
+        self._evictor = Evictor(store.database, store.collector, is_mirrored)
+        self._lock = threading.Lock()
+        self._counted, self._counted_until = 0, float("-inf")
 
     def size(self) -> int:
         """Bytes that are here for the mirrors alone."""
@@ -121,28 +119,39 @@ class MirrorCache:
 
     def trim(self, *, go_on: Callable[[], bool] = lambda: True) -> int:
         """Evict the blobs that were pulled least recently, if there are too many; how many bytes that freed."""
-        if not self._marks.high or (left := self.size()) <= self._marks.high:
+        if not self._marks.high or (size := self.size()) <= self._marks.high:
             return 0
-        freed = 0
-        for object_id in self._least_recently_pulled():
-            if left <= self._marks.low or not go_on():
-                break
-            size = self._evictor.evict(object_id)
-            freed += size
-            left = left - size if size else self.size()  # another node may be at it too
-        else:
-            if left > self._marks.high:
-                _log.warning("mirrored blobs have %d bytes, more than TONNAGE_MIRROR_HIGH, but are in use", left)
+        freed, left = self._evict(size, self._marks.low, go_on)
+        if left > self._marks.high and go_on():
+            _log.warning("mirrored blobs have %d bytes, more than TONNAGE_MIRROR_HIGH, but are in use", left)
         return freed
 
-    def forget_manifests(self, *, older_than_s: float = FORGET_S, limit: int = _MAX_MANIFESTS) -> int:
-        """Remove manifests that no tag and no index names any more and of which no blob is here; how many.
+    def make_room(self, name: RepositoryName, blob: Descriptor) -> bool:
+        """Whether the high mark leaves room to fetch the blob into the repository, beside what is here and on its way.
 
-        What was noted about tags that are gone goes too.
+        Blobs that were pulled least recently go for it, now. What is on its way counts as far as it has come.
         """
-        before = time.time() - older_than_s
+        if not self._marks.high:
+            return True
+        with self._lock:
+            if time.monotonic() < self._counted_until and self._counted + blob.size <= self._marks.high:
+                self._counted += blob.size
+                return True
+            return self._make_room(name, blob)
+
+    def expire_staged(self) -> int:
+        """Drop what fetches left that nobody went on with for an hour, in one bounded batch; how many."""
+        return self._store.uploads.expire(idle_s=IDLE_S, only=is_staged())
+
+    def forget_manifests(self, *, older_than_s: float = FORGET_S, limit: int = _MAX_MANIFESTS) -> int:
+        """Remove manifests of which no blob is here, and which no index and no tag names any more; how many.
+
+        A tag of which the upstream was not asked for a month goes with its manifest. What was noted about tags that are
+        gone goes too.
+        """
+        forgotten, before = self._forget_tags(limit), time.time() - older_than_s
         with self._store.database.connect() as connection:
-            found = connection.execute(_unnamed_manifests(before).limit(limit)).all()
+            found = connection.execute(unnamed_manifests(before).limit(limit)).all()
         for name, digest in found:
             try:
                 self._store.repositories.remove_untagged(RepositoryName(name), Digest.parse(digest))
@@ -151,7 +160,48 @@ class MirrorCache:
         with self._store.database.begin() as connection:
             tagged = exists().where(Tag.repository_id == MirrorTag.repository_id, Tag.name == MirrorTag.name)
             connection.execute(delete(MirrorTag).where(MirrorTag.checked_at < before, ~tagged))
+        return forgotten + len(found)
+
+    def _forget_tags(self, limit: int) -> int:
+        with self._store.database.connect() as connection:
+            found = connection.execute(unasked_tags(time.time() - FORGET_TAG_S).limit(limit)).all()
+        for name, tag in found:
+            with suppress(ManifestUnknown, NameUnknown):  # it went meanwhile
+                self._store.repositories.remove_model(RepositoryName(name), TagName(tag))
         return len(found)
+
+    def _make_room(self, name: RepositoryName, blob: Descriptor) -> bool:
+        staged = self._staged_size(besides=(name, blob.digest))
+        most = self._marks.high - blob.size - staged
+        if most < 0:
+            return False
+        size = self.size()
+        left = size if size <= most else self._evict(size, most)[1]
+        self._counted, self._counted_until = left + staged + blob.size, time.monotonic() + _COUNTED_S
+        return left <= most
+
+    def _evict(self, left: int, until: int, go_on: Callable[[], bool] = lambda: True) -> tuple[int, int]:
+        """Of `left` bytes, give up some until so many are left: how many went, and how many there are."""
+        freed = 0
+        for object_id in self._least_recently_pulled():
+            if left <= until or not go_on():
+                break
+            size = self._evictor.evict(object_id)
+            freed += size
+            left = left - size if size else self.size()  # another node may be at it too
+        return freed, left
+
+    def _staged_size(self, *, besides: tuple[RepositoryName, Digest]) -> int:
+        """Bytes that fetches have brought which are no blobs yet, but for those of one."""
+        name, digest = besides
+        is_own = and_(Repository.name == str(name), Upload.opened_with == marker_of(digest))
+        query = (
+            select(func.coalesce(func.sum(Upload.offset), 0))
+            .join(Repository, Repository.id == Upload.repository_id)
+            .where(is_staged(), ~is_own)
+        )
+        with self._store.database.connect() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def _least_recently_pulled(self) -> Iterator[int]:
         """Objects that may go. One whose pulls nobody noted goes first."""
@@ -168,37 +218,3 @@ class MirrorCache:
         with self._store.database.connect() as connection:
             found = connection.execute(query).scalars().all()
         yield from found
-
-
-def _is_mirrored(repository_id: ColumnExpressionArgument[int]) -> ColumnElement[bool]:
-    """Whether the repository lies below the prefix of a mirror."""
-    below = and_(Repository.name > Mirror.prefix + "/", Repository.name < Mirror.prefix + "0")  # "0" follows "/"
-    covered = exists().where(Repository.id == repository_id, or_(Repository.name == Mirror.prefix, below))
-    return covered.correlate_except(Repository, Mirror)
-
-
-def _unnamed_manifests(before: float) -> Select[str, str]:
-    """Repository and digest of those, stored before then, that are of no use to anybody here."""
-    parent, child = aliased(Manifest), aliased(Manifest)
-    tagged = exists().where(Tag.manifest_id == Manifest.id)
-    listed = exists().where(
-        ManifestChild.digest == Manifest.digest,
-        parent.id == ManifestChild.manifest_id,
-        parent.repository_id == Manifest.repository_id,
-        parent.id != Manifest.id,
-    )
-    has_blobs = exists().where(ManifestBlob.manifest_id == Manifest.id, ManifestBlob.blob_id.is_not(None))
-    leads_to_blobs = exists().where(
-        ManifestChild.manifest_id == Manifest.id,
-        child.digest == ManifestChild.digest,
-        child.repository_id == Manifest.repository_id,
-        ManifestBlob.manifest_id == child.id,
-        ManifestBlob.blob_id.is_not(None),
-    )
-    needed = (each.correlate(Manifest) for each in (tagged, listed, has_blobs, leads_to_blobs))
-    return (
-        select(Repository.name, Manifest.digest)
-        .join(Repository, Repository.id == Manifest.repository_id)
-        .where(_is_mirrored(Manifest.repository_id), Manifest.pushed_at < before, ~or_(*needed))
-        .order_by(Manifest.id)
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Hashable
 from typing import Final
 
 from sqlalchemy import select
@@ -12,11 +13,13 @@ from registry.mirror.models import MirrorTag
 from registry.remotes.errors import ConnectionCut, RemoteError, ServerBusy, Unreachable
 from registry.remotes.http import Origin
 from storage.db import Database, insert
+from storage.digest import Digest
 from storage.models import Repository
 from storage.reference import RepositoryName, Tag
 
-_DOWN_S: Final = 15.0  # that an upstream which did not answer is left alone, where something can be given without it
-_MOST_DOWN: Final = 1000
+_DOWN_S: Final = 15.0  # that an upstream which did not answer is left alone
+_MISSING_S: Final = 5.0  # ... and is not asked again for what it does not have
+_MOST_KNOWN: Final = 10_000
 
 
 class Freshness:
@@ -24,7 +27,7 @@ class Freshness:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._down: dict[Origin, float] = {}
+        self._until: dict[Hashable, float] = {}
         self._lock = threading.Lock()
 
     def is_fresh(self, name: RepositoryName, tag: Tag, ttl_s: float) -> bool:
@@ -50,19 +53,43 @@ class Freshness:
             )
             session.execute(row)
 
-    def failed(self, upstream: Origin, error: RemoteError) -> None:
-        """Remember an upstream that did not answer, so that not everybody waits for it again."""
-        if isinstance(error, ConnectionCut | ServerBusy | Unreachable):
-            with self._lock:
-                if len(self._down) >= _MOST_DOWN:
-                    self._down.clear()
-                self._down[upstream] = time.monotonic() + _DOWN_S
+    def failed(self, upstream: Origin, name: RepositoryName, error: RemoteError) -> None:
+        """Remember what did not answer, so that not everybody waits for it again.
 
-    def answered(self, upstream: Origin) -> None:
+        An upstream that is not there says nothing about any repository; one that is busy may be so with this one.
+        """
+        if isinstance(error, ServerBusy):
+            self._remember((upstream, name), _DOWN_S)
+        elif isinstance(error, ConnectionCut | Unreachable):
+            self._remember(upstream, _DOWN_S)
+
+    def is_slow(self, upstream: Origin) -> None:
+        """It took longer than those can wait who have something here."""
+        self._remember(upstream, _DOWN_S)
+
+    def answered(self, upstream: Origin, name: RepositoryName) -> None:
         """It is there again."""
         with self._lock:
-            self._down.pop(upstream, None)
+            self._until.pop(upstream, None)
+            self._until.pop((upstream, name), None)
 
-    def is_down(self, upstream: Origin) -> bool:
+    def is_down(self, upstream: Origin, name: RepositoryName) -> bool:
+        return self._is_remembered(upstream) or self._is_remembered((upstream, name))
+
+    def is_missing(self, name: RepositoryName, reference: Tag | Digest) -> bool:
+        """Whether the upstream has just said that it has no such thing."""
+        return self._is_remembered((name, reference))
+
+    def missed(self, name: RepositoryName, reference: Tag | Digest) -> None:
+        """It has said so."""
+        self._remember((name, reference), _MISSING_S)
+
+    def _remember(self, what: Hashable, seconds: float) -> None:
         with self._lock:
-            return self._down.get(upstream, 0.0) > time.monotonic()
+            if len(self._until) >= _MOST_KNOWN:
+                self._until.clear()
+            self._until[what] = time.monotonic() + seconds
+
+    def _is_remembered(self, what: Hashable) -> bool:
+        with self._lock:
+            return self._until.get(what, 0.0) > time.monotonic()

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from registry.heavy import room_to_parse
-from registry.mirror.cache import MirrorReads
+from registry.mirror.cache import MirrorCache, MirrorReads
 from registry.mirror.freshness import Freshness
 from registry.mirror.mirrors import Mirror
 from registry.remotes.endpoint import RemoteManifest, RemoteRepository
@@ -23,9 +23,11 @@ from registry.remotes.fetch import Fetch
 from registry.remotes.jobs import Job
 from registry.remotes.retry import Retry
 from registry.remotes.service import Remotes
+from registry.remotes.slots import Slots
 from registry.remotes.upstream import Upstream
+from runtime.errors import QueueFull
 from storage.digest import Digest
-from storage.errors import ManifestInvalid, ManifestUnknown, NameInvalid, NameUnknown
+from storage.errors import ManifestInvalid, ManifestUnknown, NameInvalid, NameUnknown, StorageError
 from storage.listed import manifests_with
 from storage.manifest import MEDIA_TYPES, Descriptor, Manifest
 from storage.reference import RepositoryName, Tag
@@ -35,7 +37,10 @@ from storage.store import Store
 PRINCIPAL: Final = "mirror"  # whose the leases of fetched blobs are
 LINGER_S: Final = 10.0  # clients ask for a blob's parts one after another; between two of them nobody may be there
 _PATIENCE_S: Final = 2.0  # that we wait for news of what is here already
-_LONGEST_S: Final = 120.0
+_LONGEST_S: Final = 35.0
+_LOOK_S: Final = 0.25
+_MOST_LISTED: Final = 1000
+_LISTED_S: Final = 60.0
 _TRIES: Final = 3
 _MOST_KNOWN: Final = 100
 _KNOWN_S: Final = 300.0  # then its token's file is read again
@@ -57,61 +62,101 @@ class _Asked:
         return remote.manifest_digest(self.reference) == self.held.digest
 
 
-class Mirroring:
-    """One for a process. fetches: how many blobs it fetches at once. waiting: how many requests wait for such."""
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A blob of a mirror, for a client."""
 
-    def __init__(self, remotes: Remotes, store: Store, *, fetches: int, waiting: int) -> None:
-        self._remotes, self._store = remotes, store
+    mirror: Mirror
+    name: RepositoryName
+    blob: Descriptor
+    client: str | None
+
+
+class Mirroring:
+    """One for a process. fetches: how many blobs it fetches at once. waiting: how many requests wait for such.
+
+    cache: what makes room before a fetch, where that is not somebody else's affair.
+    """
+
+    def __init__(
+        self, remotes: Remotes, store: Store, *, fetches: int, waiting: int, cache: MirrorCache | None = None
+    ) -> None:
+        self._remotes, self._store, self._cache = remotes, store, cache
         self._freshness = Freshness(store.database)
         self.reads = MirrorReads(store.database)
-        self._places = threading.BoundedSemaphore(fetches)
+        self._places = Slots(fetches)
+        self._listed: dict[tuple[RepositoryName, Digest], tuple[float, Descriptor]] = {}
         self._waiting = threading.BoundedSemaphore(waiting)
         self._known: dict[Upstream, tuple[float, RemoteRepository]] = {}
         self._lock = threading.Lock()
 
     def refresh(
-        self, mirror: Mirror, name: RepositoryName, reference: Tag | Digest, *, is_asked: bool = False
+        self,
+        mirror: Mirror,
+        name: RepositoryName,
+        reference: Tag | Digest,
+        *,
+        is_asked: bool = False,
+        is_gone: Callable[[], bool] = lambda: False,
     ) -> str | None:
         """Have the manifest in the store, as new as the mirror wants it; a `Warning` for the client where it is not.
 
         What the upstream does not have, or the mirror does not admit, simply stays unknown. is_asked: for the newest,
-        however new it is. Raises UpstreamFailed.
+        however new it is. is_gone: whether nobody waits any more. Raises UpstreamFailed.
         """
-        held = self._held(name, reference)
+        held, is_down = self._held(name, reference), self._freshness.is_down(mirror.upstream, name)
         tag = reference if isinstance(reference, Tag) else None
         ttl_s = 0.0 if is_asked else mirror.ttl_s
         if held is not None and (tag is None or self._freshness.is_fresh(name, tag, ttl_s)):
             return None
         if not mirror.admits(name, tag):
             return None
-        if held is not None and not is_asked and self._freshness.is_down(mirror.upstream):
-            return f'111 - "{mirror.upstream} does not answer; this is what it said before"'
-        work = partial(self._update, _Asked(mirror, name, reference, held))
-        with self._joined(("manifest", name, str(reference)), self._upstream(mirror, name), work) as job:
-            is_urgent = held is not None and not is_asked
-            if not job.wait(_PATIENCE_S if is_urgent else _LONGEST_S):
-                if held is None:
-                    raise UpstreamFailed(f"{mirror.upstream} takes too long")
-                return f'110 - "{mirror.upstream} takes its time; this is what it said before"'
-        return self._outcome(job, mirror, is_held=held is not None)
+        if is_down and not is_asked:
+            return _unanswered(mirror, is_held=held is not None)
+        if self._freshness.is_missing(name, reference) and not is_asked:
+            return _missing(mirror) if held is not None else None
+        asked = _Asked(mirror, name, reference, held)
+        with self._joined(
+            ("manifest", name, str(reference)), self._upstream(mirror, name), partial(self._update, asked)
+        ) as job:
+            if held is not None and not is_asked:
+                has_ended = job.wait(_PATIENCE_S)
+            else:
+                with self.room_to_wait():
+                    has_ended = _await(job, _LONGEST_S, is_gone)
+            if not has_ended:
+                self._freshness.is_slow(mirror.upstream)
+                return _unanswered(mirror, is_held=held is not None)
+        return self._outcome(job, asked)
 
     def listed(self, name: RepositoryName, digest: Digest) -> Descriptor | None:
         """What a manifest of the repository says of the blob: only such are fetched."""
-        rows = manifests_with(self._store.database, name, digest)
-        for raw, media_type in rows:
+        now = time.monotonic()
+        with self._lock:
+            until, known = self._listed.get((name, digest), (0.0, None))
+        if known is not None and until > now:
+            return known
+        for raw, media_type in manifests_with(self._store.database, name, digest):
             with room_to_parse(raw):
                 blobs = Manifest.parse(raw, media_type).blobs
             found = next((blob for blob in blobs if blob.digest == digest), None)
             if found is not None:
+                with self._lock:
+                    if len(self._listed) >= _MOST_LISTED:
+                        self._listed.clear()
+                    self._listed[name, digest] = (now + _LISTED_S, found)
                 return found
         return None
 
-    def fetch(self, mirror: Mirror, name: RepositoryName, blob: Descriptor) -> AbstractContextManager[Job[None]]:
+    def fetch(
+        self, mirror: Mirror, name: RepositoryName, blob: Descriptor, *, client: str | None = None
+    ) -> AbstractContextManager[Job[None]]:
         """The job that brings the blob, one for all of this process who want it; its session is one for all processes.
 
-        It goes on for a while when the last has left. Its result raises RemoteError, UpstreamBusy, StorageError.
+        It goes on for a while when the last has left. client: who wants it, to have no more than their share of the
+        fetches. Its result raises RemoteError, UpstreamBusy, StorageError.
         """
-        work = partial(self._fetch, mirror, name, blob)
+        work = partial(self._fetch, _Wanted(mirror, name, blob, client))
         return self._joined(("blob", name, blob.digest), self._upstream(mirror, name), work)
 
     @contextmanager
@@ -155,17 +200,19 @@ class Mirroring:
                 self._known[upstream] = (now + _KNOWN_S, found)
             return found
 
-    def _fetch(
-        self, mirror: Mirror, name: RepositoryName, blob: Descriptor, job: Job[None], remote: RemoteRepository
-    ) -> None:
-        if not self._places.acquire(blocking=False):
-            raise UpstreamBusy("too many blobs are being fetched; try again in a moment")
+    def _fetch(self, wanted: _Wanted, job: Job[None], remote: RemoteRepository) -> None:
+        name, blob = wanted.name, wanted.blob
         try:
-            if not self._mount(mirror, name, blob.digest):
-                Fetch(remote, self._store, name, blob, principal=PRINCIPAL)(job)
-            self.reads.fetched(name, blob.digest, principal=PRINCIPAL)
-        finally:
-            self._places.release()
+            with self._places.slot(wanted.client):
+                if not self._mount(wanted.mirror, name, blob.digest):
+                    if self._cache is not None and not self._cache.make_room(name, blob):
+                        raise UpstreamFailed(
+                            "the mirrors have no room for it; the operator may raise TONNAGE_MIRROR_HIGH"
+                        )
+                    Fetch(remote, self._store, name, blob, principal=PRINCIPAL)(job)
+                self.reads.fetched(name, blob.digest, principal=PRINCIPAL)
+        except QueueFull:
+            raise UpstreamBusy("too many blobs are being fetched; try again in a moment") from None
 
     def _mount(self, mirror: Mirror, name: RepositoryName, digest: Digest) -> bool:
         """Take the blob from another repository of the same mirror.
@@ -179,18 +226,27 @@ class Mirroring:
 
     def _update(self, asked: _Asked, job: Job[None], remote: RemoteRepository) -> None:
         """Ask the upstream; store what it says. Raises RemoteError, StorageError."""
-        name, reference = asked.name, asked.reference
-        retry = Retry(first_s=0.2, sleep=job.sleep, patience=_TRIES)
+        name, reference, upstream = asked.name, asked.reference, asked.mirror.upstream
+        try:
+            self._ask(asked, Retry(first_s=0.2, sleep=job.sleep, patience=_TRIES), remote)
+        except NotFound:
+            self._freshness.missed(name, reference)
+            raise
+        except RemoteError as error:
+            self._freshness.failed(upstream, name, error)  # here, for whoever waited for it may have left
+            raise
+        self._freshness.answered(upstream, name)
+        if isinstance(reference, Tag):
+            self._freshness.confirm(name, reference)
+
+    def _ask(self, asked: _Asked, retry: Retry, remote: RemoteRepository) -> None:
         while True:
             try:
                 if not asked.is_answered_by(remote):
-                    self._put(name, reference, remote.manifest(reference))
-                break
+                    self._put(asked.name, asked.reference, remote.manifest(asked.reference))
+                return
             except RemoteError as error:
                 retry.pause(error)
-        if isinstance(reference, Tag):
-            self._freshness.confirm(name, reference)
-        self._freshness.answered(asked.mirror.upstream)
 
     def _put(self, name: RepositoryName, reference: Tag | Digest, found: RemoteManifest) -> None:
         """Sparse: its blobs come when they are asked for. Raises AnswerInvalid."""
@@ -203,17 +259,21 @@ class Mirroring:
         except ManifestInvalid as error:
             raise AnswerInvalid(f"the upstream sent no manifest: {error}") from error
 
-    def _outcome(self, job: Job[None], mirror: Mirror, *, is_held: bool) -> str | None:
-        """The `Warning` that the end of an update deserves. Raises UpstreamFailed."""
+    def _outcome(self, job: Job[None], asked: _Asked) -> str | None:
+        """The `Warning` that the end of an update deserves. Raises UpstreamFailed, StorageError."""
+        is_held = asked.held is not None
         try:
             job.result()
         except NotFound:
-            return f'199 - "{mirror.upstream} has it no more; this is what it was"' if is_held else None
+            return _missing(asked.mirror) if is_held else None
         except RemoteError as error:
-            self._freshness.failed(mirror.upstream, error)
-            if is_held:
-                return f'111 - "{mirror.upstream} does not answer; this is what it said before"'
-            raise upstream_failed(error) from error
+            if not is_held:
+                raise upstream_failed(error) from error
+            return _unanswered(asked.mirror, is_held=True)
+        except StorageError:
+            if not is_held:
+                raise
+            return f'199 - "what {asked.mirror.upstream} says now cannot be kept here; this is what it said before"'
         return None
 
     def _held(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
@@ -227,6 +287,26 @@ class Mirroring:
             return Upstream(mirror.upstream, mirror.remote_name(name), mirror.token_path)
         except NameInvalid:
             raise NameUnknown("no such repository", name=str(name)) from None
+
+
+def _await(job: Job[None], seconds: float, is_gone: Callable[[], bool]) -> bool:
+    """Whether the job has ended, after so long at most, or until nobody waits for it."""
+    deadline = time.monotonic() + seconds
+    while not job.wait(_LOOK_S):
+        if time.monotonic() > deadline or is_gone():
+            return False
+    return True
+
+
+def _unanswered(mirror: Mirror, *, is_held: bool) -> str:
+    """The `Warning` for what is here. Raises UpstreamFailed where nothing is."""
+    if not is_held:
+        raise UpstreamFailed(f"{mirror.upstream} does not answer; try again in a while")
+    return f'111 - "{mirror.upstream} does not answer; this is what it said before"'
+
+
+def _missing(mirror: Mirror) -> str:
+    return f'199 - "{mirror.upstream} has it no more; this is what it was"'
 
 
 def upstream_failed(error: RemoteError) -> UpstreamFailed:

@@ -13,7 +13,7 @@ class Mirror(Base):
 
     upstream: scheme, host and port. path: what takes the prefix's place there; may be empty. patterns: which of its
     repositories, all where there are none. token_path: a file. sync_every_s, sync_at: how often the whole of it is
-    fetched, and when the next time is.
+    fetched, and when the next time is. created_at: nothing is fetched before.
     """
 
     __tablename__ = "mirrors"

@@ -55,7 +55,8 @@ def pull_model(asked: str, *, insecure: bool, is_gone: Callable[[], bool]) -> Ge
     identity = current_gate().check(Right.MANAGE, (name.repository, "push"))
     mirror = mirrors().find(name.repository)
     if mirror is not None:
-        return MirrorPull(mirroring(), mirror, store(), as_stored(name), is_gone=is_gone).run()
+        slot = remotes().slot(identity.principal)
+        return MirrorPull(mirroring(), mirror, store(), as_stored(name), slot=slot, is_gone=is_gone).run()
     place = find(asked, insecure=insecure)
     job = StoredPull(
         remotes(),
@@ -63,6 +64,7 @@ def pull_model(asked: str, *, insecure: bool, is_gone: Callable[[], bool]) -> Ge
         place,
         principal=identity.principal,
         may_read=lambda repository: current_gate().may(repository, "pull"),
+        may_write=lambda repository: mirrors().find(repository) is None,
         is_gone=is_gone,
         stored=partial(_record, place),
     )

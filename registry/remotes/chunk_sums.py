@@ -20,7 +20,7 @@ from storage.errors import DigestInvalid
 from storage.manifest import Descriptor
 
 _MOST_CHUNKS: Final = 65_536
-_MOST_CHUNK: Final = 64 * 1024 * 1024  # bytes: one is kept in memory until it is known to be right
+_MOST_CHUNK: Final = 16 * 1024 * 1024  # bytes: one is kept in memory until it is known to be right
 _MOST_WORD: Final = 200
 _SPAN: Final = re.compile(r"(\d{1,18})-(\d{1,18})")
 _READY_S: Final = 120.0  # for what needs no time, and the rest as fast as a slow disk is read

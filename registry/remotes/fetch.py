@@ -14,7 +14,8 @@ from registry.remotes.endpoint import RemoteRepository
 from registry.remotes.errors import AnswerInvalid, DigestMismatch, RangeRefused
 from registry.remotes.incoming import Incoming
 from registry.remotes.jobs import Job
-from registry.remotes.repair import Repair
+from registry.remotes.repair import Repair, repair_turn
+from storage.digest import Digest
 from storage.errors import BlobUnknown, DigestInvalid, KeyUnknown, NameUnknown, UploadBusy, UploadUnknown
 from storage.manifest import Descriptor
 from storage.reference import RepositoryName
@@ -22,6 +23,7 @@ from storage.sessions import newest_session, staged_handle
 from storage.store import Store
 from storage.upload import Upload
 
+MARKER: Final = "pull:"  # what the sessions of all fetches are opened with
 _MAX_RESTARTS: Final = 2
 _MAX_VANISHED: Final = 5
 _MAX_BUSY: Final = 12  # looks, some five seconds each, at a writer that gets nowhere
@@ -42,7 +44,7 @@ class Fetch:
     ) -> None:
         self._remote, self._store, self._target, self._blob = remote, store, target, blob
         self._principal, self._first_pause_s = principal, first_pause_s
-        self._marker = f"pull:{blob.digest}"[:64]
+        self._marker = marker_of(blob.digest)
         self._restarts = self._vanished = self._busy = self._seen = 0
         self._is_repaired = False
 
@@ -83,15 +85,19 @@ class Fetch:
             try:
                 upload.commit(self._blob.digest)
             except DigestInvalid:
-                if not self._repair(upload, job):
+                if not self._is_repairable(upload, job):
                     # bytes of an earlier attempt may be to blame: once more, without them
                     self._restart(upload, may_again=incoming.start > 0)
 
-    def _repair(self, upload: Upload, job: Job[None]) -> bool:
-        """Whether the wrong bytes of the session could be told from the right ones, and replaced."""
+    def _is_repairable(self, upload: Upload, job: Job[None]) -> bool:
+        """Whether the wrong bytes of the session could be told from the right ones, and have been replaced."""
         if self._is_repaired:  # and still not the blob: the sums are of no use
             return False
         self._is_repaired = True
+        with repair_turn(job) as is_ours:
+            return is_ours and self._repair(upload, job)
+
+    def _repair(self, upload: Upload, job: Job[None]) -> bool:
         repair = Repair(self._remote, self._blob, job, first_pause_s=self._first_pause_s)
         handle = staged_handle(self._store.database, self._target, self._marker)
         if handle is None or not (chunks := repair.chunks()):
@@ -150,12 +156,22 @@ class Fetch:
         self._seen = job.completed = reached
 
 
+def marker_of(digest: Digest) -> str:
+    """What the session of a fetch is found by."""
+    return f"{MARKER}{digest}"[:64]
+
+
 def is_held(store: Store, name: RepositoryName, blob: Descriptor, principal: str) -> bool:
     """Whether the repository has the blob; then it stays for this principal's manifest. Raises AnswerInvalid."""
     try:
         held = store.blobs.renew_lease(name, blob.digest, principal=principal)
     except (BlobUnknown, NameUnknown):
         return False
-    if held.size != blob.size:
-        raise AnswerInvalid(f"the manifest says that {blob.digest} has {blob.size} bytes; it has {held.size}")
+    check_size(blob, held.size)
     return True
+
+
+def check_size(blob: Descriptor, size: int) -> None:
+    """Raises AnswerInvalid where a manifest says another size than the blob here has."""
+    if size != blob.size:
+        raise AnswerInvalid(f"the manifest says that {blob.digest} has {blob.size} bytes; it has {size}")

@@ -29,6 +29,7 @@ class Job(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         self._unwatched_until = float("inf")
+        self._lock = threading.Lock()  # whether it is given up: decided once, by who is first
         self.completed = 0
 
     def start(self) -> None:
@@ -55,17 +56,28 @@ class Job(Generic[T]):
 
     def cancel(self) -> None:
         """Ask it to end, unless it has, and cut its connections. Returns at once; the thread may take a moment."""
-        if not (self._ended.is_set() or self._cancelled.is_set()):
-            self._cancelled.set()
+        with self._lock:
+            is_first = not (self._ended.is_set() or self._cancelled.is_set())
+            if is_first:
+                self._cancelled.set()
+        if is_first:
             self._abort()
 
-    def end_at(self, moment: float) -> None:
-        """Let it go on until that moment of the monotonic clock, and end it then; a later call sets another one."""
-        self._unwatched_until = moment
+    def end_at(self, moment: float) -> bool:
+        """Let it go on until that moment of the monotonic clock, and end it then; a later call sets another one.
+
+        False where it has been given up: it stays so.
+        """
+        with self._lock:
+            self._unwatched_until = moment
+            return not self._cancelled.is_set()
 
     def check(self) -> None:
         """For the work itself, now and then. Raises Cancelled."""
-        if self._cancelled.is_set() or time.monotonic() > self._unwatched_until:
+        with self._lock:
+            if time.monotonic() > self._unwatched_until:
+                self._cancelled.set()  # before anybody learns of it: who comes from now on begins anew
+        if self._cancelled.is_set():
             raise Cancelled("the transfer was given up")
 
     def sleep(self, seconds: float) -> None:
@@ -117,12 +129,11 @@ class Jobs:
     def _join(self, key: Hashable, make: Callable[[], Job[Any]]) -> _Shared:
         with self._lock:
             shared = self._shared.get(key)
-            if shared is None or shared.job.has_ended:
+            if shared is None or shared.job.has_ended or not shared.job.end_at(float("inf")):
                 shared = _Shared(make())
                 shared.job.start()  # before anybody can find it: one that never began would be waited for without end
                 self._shared[key] = shared
             shared.watchers += 1
-            shared.job.end_at(float("inf"))
             return shared
 
     def _leave(self, key: Hashable, shared: _Shared, linger_s: float) -> None:

@@ -7,8 +7,10 @@ they make is committed by its own digest, as any other.
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final, cast
 
 from registry.remotes.chunk_sums import Chunk, chunks_of
@@ -24,6 +26,24 @@ from storage.upload import Upload
 
 _SUMS_TRIES: Final = 4
 _CHUNK_TRIES: Final = 3
+_TURN_S: Final = 600.0
+_ONE: Final = threading.Lock()  # of a process at once: the list of chunks and a chunk twice are a hundred megabytes
+
+
+@contextmanager
+def repair_turn(job: Job[None], *, patience_s: float = _TURN_S) -> Iterator[bool]:
+    """Wait until no other blob of this process is being repaired; False where that takes too long.
+
+    Raises Cancelled.
+    """
+    deadline = time.monotonic() + patience_s
+    while not (is_ours := _ONE.acquire(timeout=LOOK_S)) and time.monotonic() < deadline:
+        job.check()
+    try:
+        yield is_ours
+    finally:
+        if is_ours:
+            _ONE.release()
 
 
 class Repair:

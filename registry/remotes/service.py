@@ -59,9 +59,9 @@ class Remotes:
         return RemoteRepository(auth, str(place.server), place.path, is_pushing=is_pushing)
 
     def _reach_of(self, place: Place | Upstream) -> Reach:
-        if isinstance(place, Upstream):
-            return replace(self._reach, named=(*self._reach.named, place.named))
-        return self._reach.seen_from(place.server.host, place.server.port)
+        """Hosts that the operator named for their own sake are within reach of those hosts alone."""
+        reach = self._reach.seen_from(place.server.host, place.server.port)
+        return replace(reach, named=(*reach.named, place.named)) if isinstance(place, Upstream) else reach
 
     def slot(self, principal: str | None = None) -> AbstractContextManager[Slot]:
         """A place among the transfers of this process, and among those of `principal`.

@@ -32,7 +32,7 @@ from storage.store import Store
 T = TypeVar("T")
 
 _MANIFEST_TRIES: Final = 3
-_MAX_INDEXES: Final = 2
+MAX_INDEXES: Final = 2  # one within the other
 
 
 class StoredPull:
@@ -48,15 +48,18 @@ class StoredPull:
         *,
         principal: str,
         may_read: Callable[[RepositoryName], bool],
+        may_write: Callable[[RepositoryName], bool],
         is_gone: Callable[[], bool],
         stored: Callable[[StoredManifest], None],
     ) -> None:
         """may_read: a blob that another repository holds is taken from there only if the caller may read that one.
 
+        may_write: asked once more before the manifest is: while the blobs came, a mirror may have got the repository.
         stored: told of the manifest once the model is visible.
         """
         self._remotes, self._store, self._place = remotes, store, place
-        self._principal, self._may_read, self._is_gone, self._stored = principal, may_read, is_gone, stored
+        self._principal, self._is_gone, self._stored = principal, is_gone, stored
+        self._may_read, self._may_write = may_read, may_write
         self._target = place.name.repository
 
     def run(self) -> Generator[JSON, None, None]:
@@ -87,7 +90,7 @@ class StoredPull:
     def _manifest(self, remote: RemoteRepository) -> RemoteManifest:
         """What the tag names; of an index, the manifest that is a model."""
         found = self._do(remote, lambda each: each.manifest(self._place.name.tag))
-        for _ in range(_MAX_INDEXES):
+        for _ in range(MAX_INDEXES):
             with room_to_parse(found.raw):
                 child = model_child(found)
             if child is None:
@@ -150,6 +153,8 @@ class StoredPull:
     def _write(self, found: RemoteManifest, parsed: Manifest) -> Iterator[JSON]:
         """Let the tag name the manifest; one that it named before, and nothing else does, goes."""
         repositories, tag = self._store.repositories, self._place.name.tag
+        if not self._may_write(self._target):
+            raise failed(f"{self._target} has become a mirror's meanwhile; pull it again, from there", self._place)
         with room_to_parse(found.raw):
             stored = repositories.put_manifest(
                 self._target, tag, found.raw, parsed.media_type, principal=self._principal

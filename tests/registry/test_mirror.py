@@ -7,8 +7,11 @@ import itertools
 import json
 import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,11 @@ from click.testing import CliRunner, Result
 
 from migrations.run import upgrade
 from registry.cli import group
-from registry.mirror.mirrors import Mirrors, parse_mirror
+from registry.mirror.mirrors import Mirrors, WouldBePublic, parse_mirror
 from storage.db import Database
 from storage.errors import NameTaken
 from storage.manifest import OCI_INDEX
+from storage.namespaces import Namespaces
 from storage.reference import RepositoryName, Tag
 from storage.repositories import Repositories
 from tests.client import Answer, Client
@@ -71,7 +75,7 @@ def hub(tmp_path_factory):
     with faulty_registry() as registry, faulty_registry() as mortal:
         database = Database(url)
         for kind, options in _KINDS.items():
-            for number in range(12):
+            for number in range(20):
                 mirror = parse_mirror(f"{kind}{number}", f"{registry.url}/up", **options)
                 Mirrors(database).add(mirror, is_public=kind != "closed")
         Mirrors(database).add(parse_mirror("mortal", f"{mortal.url}/up", ttl_s=0), is_public=True)
@@ -88,7 +92,7 @@ def mirror_of(hub):
     def find(kind: str = "plain") -> World:
         registry.requests.clear()
         registry.faults.clear()
-        registry.sent_bytes = 0
+        registry.sent_bytes = registry.sum_bytes = 0
         return World(server, registry, f"{kind}{next(_UNUSED[kind])}")
 
     return find
@@ -224,15 +228,41 @@ def test_wrong_bytes_are_never_complete_and_never_kept(mirror_of):
     world.registry.blobs[digest] = weights[:-1] + bytes([weights[-1] ^ 1])
     world.get("manifests/v1")
 
-    connection, response = world.client.open("GET", f"/v2/{world.prefix}/a/m/blobs/{digest}")
-    with pytest.raises((ConnectionError, OSError, Exception)):
-        if response.status == 200:
-            assert len(response.read()) < len(weights)
-            raise ConnectionError
-    connection.close()
+    assert not is_complete(world, digest, len(weights))
+
     world.registry.blobs[digest] = weights
+    assert world.get(f"blobs/{digest}").body == weights
+
+
+def test_a_reader_of_bytes_that_were_put_right_later_is_cut_off(mirror_of):
+    world = mirror_of()
+    weights = random_bytes(12 * MIB, 8)
+    digest, _ = add_model(world.registry, "v1", weights)
+    world.get("manifests/v1")
+    world.registry.sum_bytes = MIB
+    world.registry.faults.append(Fault("GET", digest, flip=1000))
+
+    assert not is_complete(world, digest, len(weights))
 
     assert world.get(f"blobs/{digest}").body == weights
+
+
+def is_complete(world: World, digest: str, size: int) -> bool:
+    """Whether a client that looks at the length alone takes the answer for whole."""
+    connection, response = world.client.open("GET", f"/v2/{world.prefix}/a/m/blobs/{digest}")
+    with closing(connection):
+        try:
+            return response.status == 200 and len(response.read()) == size
+        except (OSError, HTTPException):
+            return False
+
+
+def test_what_is_not_there_is_asked_for_once_in_a_while(mirror_of):
+    world = mirror_of()
+
+    assert [world.get("manifests/none").status for _ in range(4)] == [404] * 4
+
+    assert world.asked("GET", "manifests/none") <= 2  # once by each worker
 
 
 def test_a_blob_that_no_manifest_lists_is_not_asked_for(mirror_of):
@@ -396,10 +426,13 @@ def test_a_model_whose_blobs_have_not_come_yet_is_one_to_pull(mirror_of):
 
     answer = world.client.post_json("/api/generate", {"model": f"{world.prefix}/m:v1", "prompt": "?"})
 
-    assert (answer.status, answer.json) == (404, {"error": f"model '{world.prefix}/m:v1' not found"})  # clients pull
+    words = f'model "{world.prefix}/m:v1" not found, try pulling it first'  # clients pull
+    assert (answer.status, answer.json) == (404, {"error": words})
 
 
-def test_commands_add_list_and_remove_mirrors(tmp_path):
+def test_commands_add_list_and_remove_mirrors(tmp_path, monkeypatch):
+    monkeypatch.setattr("registry.cli.mirror.SETTLE_S", 0.0)
+
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(group, ["mirror", *arguments, "--data", str(tmp_path / "data")])
 
@@ -407,7 +440,10 @@ def test_commands_add_list_and_remove_mirrors(tmp_path):
 
     assert added.output == "hf.example mirrors http://127.0.0.1:1\n"
     assert "hf.example\thttp://127.0.0.1:1\tttl 60 s\ta/*" in run("list").output
-    assert "is a mirror already" in run("add", "hf.example", "hub.example").output
+    changed = run("add", "hf.example", "http://127.0.0.1:1", "--ttl", "2m")
+    assert changed.output == "hf.example mirrors http://127.0.0.1:1: changed\n"
+    assert "hf.example\thttp://127.0.0.1:1\tttl 120 s\tall" in run("list").output
+    assert "mirrors http://127.0.0.1:1 already" in run("add", "hf.example", "hub.example").output
     assert run("remove", "hf.example").output == "removed hf.example\n"
     assert run("list").output == ""
     refused = run("add", "x", "ftp://somewhere")
@@ -415,14 +451,97 @@ def test_commands_add_list_and_remove_mirrors(tmp_path):
     assert "ftp" in refused.output
 
 
-def test_where_somebody_has_pushed_is_no_room_for_a_mirror(tmp_path):
+@pytest.fixture
+def database(tmp_path):
     upgrade(url := f"sqlite:///{tmp_path / 'tonnage.db'}")
     database = Database(url)
+    yield database
+    database.close()
+
+
+TEAM = parse_mirror("team", "hub.example")
+
+
+def push(database: Database, name: str = "team/pushed") -> None:
     index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
-    Repositories(database).put_manifest(RepositoryName("team/pushed"), Tag("v1"), index)
+    Repositories(database).put_manifest(RepositoryName(name), Tag("v1"), index)
+
+
+def test_where_somebody_has_pushed_is_no_room_for_a_mirror(database):
+    push(database)
 
     with pytest.raises(NameTaken, match="team/pushed was pushed here"):
-        Mirrors(database).add(parse_mirror("team", "hub.example"))
+        Mirrors(database).add(TEAM)
+
+
+def test_a_mirror_that_was_removed_takes_back_what_is_said_to_be_its_own(database):
+    mirrors = Mirrors(database)
+    mirrors.add(TEAM)
+    push(database, "team/fetched")
+    mirrors.remove(TEAM.prefix)
+    with pytest.raises(NameTaken, match="--adopt"):
+        mirrors.add(TEAM)
+
+    assert mirrors.add(TEAM, adopts=True)
+
+    assert mirrors.list() == [TEAM]
+
+
+def test_a_mirror_is_changed_and_keeps_its_schedule(database, tmp_path):
+    mirrors = Mirrors(database)
+    mirrors.add(replace(TEAM, sync_every_s=60.0, sync_at=1.0))
+    push(database, "team/fetched")
+    changed = replace(TEAM, ttl_s=1.0, patterns=("a/*",), token_path=tmp_path)
+
+    assert not mirrors.add(changed)
+
+    assert mirrors.list() == [replace(changed, sync_every_s=60.0, sync_at=1.0)]
+
+
+@pytest.mark.parametrize("other", [parse_mirror("team", "hub.example/x"), parse_mirror("team", "http://hub.example")])
+def test_a_mirror_does_not_become_one_of_another_upstream(database, other):
+    Mirrors(database).add(TEAM)
+
+    with pytest.raises(NameTaken, match=r"mirrors https://hub\.example/team already"):
+        Mirrors(database).add(other)
+
+
+@pytest.mark.parametrize("adopts", [False, True])
+def test_who_pushes_while_a_mirror_is_being_added_is_first(database, monkeypatch, adopts):
+    mirrors = Mirrors(database)
+
+    with monkeypatch.context() as patch, pytest.raises(NameTaken, match="team/pushed"):
+        patch.setattr("time.sleep", lambda _: push(database))
+        mirrors.add(TEAM, adopts=adopts, settle_s=60.0)
+
+    assert mirrors.list() == []
+
+
+def test_a_mirror_fetches_nothing_before_pushes_have_settled_and_all_of_it_then(database, monkeypatch):
+    mirrors, seen = Mirrors(database), []
+
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", lambda _: seen.append(mirrors.find(TEAM.prefix)))
+        mirrors.add(TEAM, settle_s=60.0)
+
+    assert seen == [TEAM]
+    assert not seen[0].admits(TEAM.prefix)
+    monkeypatch.setattr("time.time", lambda now=time.time(): now + 60.0)  # noqa: B008  # of now
+    assert seen[0].admits(TEAM.prefix)
+
+
+def test_a_token_opens_nothing_to_everybody_unless_that_is_said(database, tmp_path):
+    Namespaces(database).create("team", is_private=False)
+    with_token = replace(TEAM, token_path=tmp_path)
+    with pytest.raises(WouldBePublic, match="--public"):
+        Mirrors(database).add(with_token)
+    Mirrors(database).add(TEAM)
+    with pytest.raises(WouldBePublic):
+        Mirrors(database).add(with_token)
+
+    Mirrors(database).add(with_token, is_public=True)
+
+    assert Mirrors(database).list() == [with_token]
 
 
 @pytest.mark.parametrize(

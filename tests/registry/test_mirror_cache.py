@@ -6,24 +6,38 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import pytest
 from sqlalchemy import func, select, update
 
 from registry.config import ConfigInvalid, load_config
 from registry.janitor import tidy
-from registry.mirror.cache import FETCHED_LEASE_S, FORGET_S, MirrorCache, MirrorReads, Watermarks
+from registry.mirror.cache import (
+    FETCHED_LEASE_S,
+    FORGET_S,
+    FORGET_TAG_S,
+    IDLE_S,
+    MirrorCache,
+    MirrorReads,
+    Watermarks,
+)
+from registry.mirror.freshness import Freshness
 from registry.mirror.mirrors import Mirror, Mirrors
 from registry.mirror.models import MirrorRead, MirrorTag
+from registry.remotes.fetch import marker_of
 from registry.remotes.http import Origin
 from storage.blobs import LEASE_S
 from storage.db import Database
 from storage.digest import Digest
-from storage.errors import BlobUnknown
+from storage.errors import BlobUnknown, UploadUnknown
 from storage.layout import BLOBS
+from storage.manifest import Descriptor
 from storage.models import Blob, BlobLink, Manifest, ManifestBlob, Object, Repository
+from storage.models import Upload as UploadRow
 from storage.reference import RepositoryName, Tag
 from storage.store import Store
+from storage.upload import Upload
 from tests.storage import conftest as storage_fixtures
 
 # a store as its own tests have it
@@ -429,6 +443,124 @@ def test_what_was_noted_of_tags_that_are_gone_is_forgotten(store):
 
     with store.database.read() as session:
         assert session.scalars(select(MirrorTag.name)).all() == [TAG.text]
+
+
+def age_tags(store: Store, seconds: float) -> None:
+    """As if the upstream had been asked for each tag so long ago, and not since."""
+    with store.database.write() as session:
+        session.execute(update(MirrorTag).values(checked_at=time.time() - seconds))
+
+
+@on_both
+@pytest.mark.parametrize("is_index", [False, True])
+def test_a_tag_that_nobody_asks_for_any_more_goes_once_its_blobs_are_gone(store, is_index):
+    child = fetch(store, weights("a"), tag=None if is_index else TAG)
+    if is_index:
+        put_index(store, child, tag=TAG)
+    Freshness(store.database).confirm(MIRRORED, TAG)
+    cache = MirrorCache(store, Watermarks(1, 0))
+    age_tags(store, FORGET_TAG_S + 60)
+    assert cache.forget_manifests() == 0  # its blob is here
+
+    cache.trim()
+    age_tags(store, FORGET_TAG_S - 60)
+    assert cache.forget_manifests() == 0  # somebody asked for it within the month
+    age_tags(store, FORGET_TAG_S + 60)
+    assert cache.forget_manifests() == 1
+
+    assert manifests(store) == set()
+    assert count(store, MirrorTag) == 0
+
+
+def test_a_tag_of_which_nothing_was_noted_is_as_old_as_its_manifest(store):
+    for name in (MIRRORED, PUSHED, NEIGHBOUR):
+        store.repositories.put_manifest(name, TAG, image(weights(str(name))), allow_sparse=True)
+    cache = MirrorCache(store, Watermarks())
+    assert cache.forget_manifests() == 0
+    age_manifests(store, FORGET_TAG_S + 60)
+
+    assert cache.forget_manifests() == 1
+
+    assert manifests(store) == {str(Digest.of(image(weights(str(name))))) for name in (PUSHED, NEIGHBOUR)}
+
+
+def stage(store: Store, data: bytes, of: Descriptor, name: RepositoryName = MIRRORED) -> Upload:
+    """What a fetch that was left has brought of a blob."""
+    upload = store.uploads.start(name, principal="mirror", opened_with=marker_of(of.digest))
+    upload.append(BytesIO(data))
+    return upload
+
+
+def blob_of(data: bytes) -> Descriptor:
+    return Descriptor("application/octet-stream", Digest.of(data), len(data))
+
+
+@pytest.mark.parametrize(("size", "has_room"), [(2 * KIB, True), (2 * KIB + 1, False)])
+@on_both
+def test_a_blob_has_room_beside_what_is_here_and_on_its_way(store, size, has_room):
+    here, coming, new = weights("here"), weights("coming"), weights("new", size)
+    fetch(store, here)
+    store.blobs.renew_lease(MIRRORED, Digest.of(here), principal="somebody")  # it stays
+    stage(store, coming, blob_of(coming))
+    stage(store, coming, blob_of(coming), PUSHED)  # nothing of the mirrors'
+
+    assert MirrorCache(store, Watermarks(4 * KIB, KIB)).make_room(MIRRORED, blob_of(new)) == has_room
+
+
+def test_what_a_blob_has_brought_itself_takes_no_room_from_it(store):
+    data = weights("a", 4 * KIB)
+    stage(store, data[: 3 * KIB], blob_of(data))
+
+    assert MirrorCache(store, Watermarks(4 * KIB, 0)).make_room(MIRRORED, blob_of(data))
+
+
+def test_for_a_new_blob_no_more_go_than_must(store):
+    blobs = [weights(name) for name in "abc"]
+    fetch(store, *blobs)
+    for data, at in zip(blobs, (30.0, 10.0, 20.0), strict=True):
+        pulled(store, data, at)
+
+    assert MirrorCache(store, Watermarks(3 * KIB, 0)).make_room(MIRRORED, blob_of(weights("new")))
+
+    assert [is_here(store, data) for data in blobs] == [True, False, True]
+
+
+def test_a_blob_that_never_has_room_puts_out_nothing(store):
+    fetch(store, weights("a"))
+
+    assert not MirrorCache(store, Watermarks(2 * KIB, 0)).make_room(MIRRORED, blob_of(weights("new", 3 * KIB)))
+
+    assert is_here(store, weights("a"))
+
+
+def test_room_that_was_given_is_not_given_again(store):
+    cache = MirrorCache(store, Watermarks(3 * KIB, 0))
+    assert [cache.make_room(MIRRORED, blob_of(weights(name))) for name in "abc"] == [True] * 3
+    fetch(store, *(weights(name) for name in "abc"))
+    for name in "abc":
+        store.blobs.renew_lease(MIRRORED, Digest.of(weights(name)), principal="somebody")
+
+    assert not cache.make_room(MIRRORED, blob_of(weights("d")))
+
+
+def test_without_a_mark_there_is_room_for_all(store):
+    assert MirrorCache(store, Watermarks()).make_room(MIRRORED, blob_of(weights("a")))
+
+
+def test_what_a_mirrors_fetch_left_is_kept_an_hour_and_what_others_left_for_longer(store):
+    data = weights("a")
+    left, young = (stage(store, data[:10], blob_of(data)) for _ in range(2))
+    pull = stage(store, data[:10], blob_of(data), PUSHED)
+    with store.database.write() as session:
+        old = update(UploadRow).where(UploadRow.id != young.id).values(touched_at=time.time() - IDLE_S - 60)
+        session.execute(old)
+
+    tidy(store)
+
+    assert store.uploads.resume(MIRRORED, young.id).offset == 10
+    assert store.uploads.resume(PUSHED, pull.id).offset == 10
+    with pytest.raises(UploadUnknown):
+        store.uploads.resume(MIRRORED, left.id)
 
 
 def test_a_turn_of_the_janitor_keeps_the_marks(store):

@@ -90,3 +90,39 @@ def test_work_that_could_not_begin_is_waited_for_by_nobody(monkeypatch):
     with jobs.joined("a", lambda: Job(lambda job: runs.append(1))) as job:
         assert job.wait(WAIT_S)
     assert runs == [1]
+
+
+def test_who_comes_while_one_that_was_given_up_still_ends_begins_anew():
+    jobs, is_left, is_given_up, may_end = Jobs(), threading.Event(), threading.Event(), threading.Event()
+
+    def linger(job):
+        is_left.wait(WAIT_S)
+        try:
+            while True:
+                job.check()
+        except Cancelled:
+            is_given_up.set()
+            may_end.wait(WAIT_S)
+            raise
+
+    with jobs.joined("a", lambda: Job(linger), linger_s=1e-6):
+        pass
+    is_left.set()
+    assert is_given_up.wait(WAIT_S)
+
+    with jobs.joined("a", lambda: Job(lambda job: "whole"), linger_s=1e-6) as second:
+        assert second.wait(WAIT_S)
+        assert second.result() == "whole"
+    may_end.set()
+
+
+def test_work_that_was_given_up_is_not_brought_back():
+    job = Job(lambda job: None)
+    assert job.end_at(0.0)
+    with pytest.raises(Cancelled):
+        job.check()
+
+    assert not job.end_at(float("inf"))
+
+    with pytest.raises(Cancelled):
+        job.check()

@@ -8,6 +8,8 @@ from io import BytesIO
 import pytest
 
 from registry.remotes.errors import DigestMismatch
+from registry.remotes.jobs import Cancelled, Job
+from registry.remotes.repair import repair_turn
 from tests.faulty_registry import Fault, faulty_registry
 from tests.registry.fetching import MIB, Fetching, fetching
 
@@ -124,3 +126,29 @@ def test_sums_are_asked_for_again_where_the_registry_is_busy(at: Fetching) -> No
     at.run(blob)
 
     assert at.fetched(blob) == data
+
+
+def test_a_chunk_that_is_too_much_to_keep_is_not_repaired(at: Fetching) -> None:
+    blob, _ = at.offer(17 * MIB)
+    at.registry.sum_bytes = 17 * MIB
+    at.registry.faults.append(Fault("GET", "blobs", flip=0, range="bytes=0-"))
+
+    with pytest.raises(DigestMismatch):
+        at.run(blob)
+
+
+def test_one_blob_is_repaired_at_a_time() -> None:
+    job = Job[None](lambda job: None)
+    with repair_turn(job) as first, repair_turn(job, patience_s=0) as second:
+        assert (first, second) == (True, False)
+
+    with repair_turn(job, patience_s=0) as next_one:
+        assert next_one
+
+
+def test_who_waits_for_a_turn_and_is_given_up_waits_no_longer() -> None:
+    given_up = Job[None](lambda job: None)
+    given_up.cancel()
+
+    with repair_turn(Job(lambda job: None)), pytest.raises(Cancelled), repair_turn(given_up):
+        pytest.fail("it is not its turn")
