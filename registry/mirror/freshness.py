@@ -63,9 +63,9 @@ class Freshness:
         elif isinstance(error, ConnectionCut | Unreachable):
             self._remember(upstream, _DOWN_S)
 
-    def is_slow(self, upstream: Origin) -> None:
-        """It took longer than those can wait who have something here."""
-        self._remember(upstream, _DOWN_S)
+    def is_slow(self, upstream: Origin, name: RepositoryName) -> None:
+        """It took longer with this repository than those can wait who have something here."""
+        self._remember((upstream, name), _DOWN_S)
 
     def answered(self, upstream: Origin, name: RepositoryName) -> None:
         """It is there again."""

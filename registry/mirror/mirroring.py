@@ -125,7 +125,8 @@ class Mirroring:
                 with self.room_to_wait():
                     has_ended = _await(job, _LONGEST_S, is_gone)
             if not has_ended:
-                self._freshness.is_slow(mirror.upstream)
+                if not is_gone():  # who leaves early says nothing about the upstream
+                    self._freshness.is_slow(mirror.upstream, name)
                 return _unanswered(mirror, is_held=held is not None)
         return self._outcome(job, asked)
 
