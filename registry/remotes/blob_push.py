@@ -70,6 +70,7 @@ class BlobPush:
         self._own = OwnBytes(blob.part, lambda: bar.move(self._reached))
         self._url: str | None = None
         self._is_old = True  # the noted session is another push's
+        self._goes_on = False  # with a session that was noted
         self._reached = self._restarts = self._damaged = 0
 
     def run(self) -> None:
@@ -92,7 +93,10 @@ class BlobPush:
                 else:
                     retry.pause(error)
             except (AnswerInvalid, RedirectRefused, RequestRefused) as error:
-                self._begin_anew(error)  # what another push left may be to blame; a refusal of a new session stays one
+                if not self._goes_on:
+                    self._forget()
+                    raise
+                self._begin_anew(error)  # what another push left may be to blame
             except RemoteError as error:
                 retry.pause(error)
         self._forget()
@@ -113,6 +117,7 @@ class BlobPush:
     def _session(self) -> UploadSession | None:
         """The session noted earlier, with the registry's offset, or a new one; None if the blob is there already."""
         session = self._resumed()
+        self._goes_on = session is not None
         if session is not None and session.offset > self._blob.size:
             cancel_upload(self._remote, session)
             session = None
