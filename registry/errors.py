@@ -19,6 +19,7 @@ from runtime.api.anthropic import errors as anthropic
 from runtime.api.openai import errors as openai
 from storage import errors as storage
 
+_GO = "Go-http-client/"
 _DRAIN_BYTES = 2**20
 _FULL_DRAIN_BYTES = 64 * 2**20
 log = logging.getLogger("tonnage.http")
@@ -96,12 +97,15 @@ def oci_response(status: int, errors: list[dict[str, object]]) -> Response:
 
 
 def _asks_for_part() -> bool:
-    """Who fetches a blob in parts may look at no status, and would keep the text as the blob's bytes.
+    """The ollama client fetches parts under the name of Go's own client; it looks at no status, and keeps the text as
+    the blob's bytes.
 
     416 is told in full: it is for those who name bytes that no blob of this size has, and they do look.
     Source: the Ollama registry protocol, "Parts".
     """
-    path = split_path(request.path.removeprefix("/v2/")) if "Range" in request.headers else None
+    if "Range" not in request.headers or not request.headers.get("User-Agent", "").startswith(_GO):
+        return False
+    path = split_path(request.path.removeprefix("/v2/"))
     return path is not None and path.kind is Kind.BLOB and request.method == "GET"
 
 

@@ -23,7 +23,7 @@ from storage.digest import Digest
 from storage.reference import RepositoryName, Tag
 
 HERE, ABSENT = b"here", b"absent"
-PART = {"Range": "bytes=0-9"}
+PART = {"Range": "bytes=0-9", "User-Agent": "Go-http-client/1.1"}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,15 @@ def test_a_part_that_is_refused_has_no_body_and_all_else(
 
 
 def test_a_range_without_a_byte_is_told_why(web: FlaskClient) -> None:
-    answer = web.get(f"/v2/near/m/blobs/{Digest.of(HERE)}", headers={"Range": "bytes=9-"})
+    answer = web.get(f"/v2/near/m/blobs/{Digest.of(HERE)}", headers={**PART, "Range": "bytes=9-"})
 
     assert (answer.status_code, answer.json["errors"][0]["code"]) == (416, "RANGE_INVALID")
+
+
+def test_other_clients_are_told_why(web: FlaskClient) -> None:
+    answer = web.get(f"/v2/near/m/blobs/{Digest.of(ABSENT)}", headers={"Range": "bytes=0-9"})
+
+    assert (answer.status_code, answer.json["errors"][0]["code"]) == (404, "BLOB_UNKNOWN")
 
 
 def test_a_range_of_what_is_no_blob_changes_nothing(web: FlaskClient) -> None:
