@@ -161,7 +161,7 @@ def with_few_tokens(path: str, body: dict[str, Any]) -> dict[str, Any]:
     if isinstance(body.get("model"), str):
         changed["model"] = MODEL
     if path.startswith("/v1/"):
-        limits = {key: 4 for key in LIMITS if isinstance(body.get(key), int) or key not in body}
+        limits = {key: 4 for key in LIMITS if isinstance(body.get(key), int | None)}  # null: no limit
         return changed | {key: body[key] for key in LIMITS if key in body} | limits
     options = body.get("options")
     if isinstance(options, dict):
