@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from flask import current_app
 
 from registry.config import Config
@@ -10,32 +12,30 @@ from registry.mirror.mirrors import Mirrors
 from registry.remotes.service import Remotes
 from storage.store import Store
 
+T = TypeVar("T")
+
 
 def store() -> Store:
-    found = current_app.extensions["tonnage.store"]
-    assert isinstance(found, Store)
-    return found
+    return _extension("tonnage.store", Store)
 
 
 def config() -> Config:
-    found = current_app.extensions["tonnage.config"]
-    assert isinstance(found, Config)
-    return found
+    return _extension("tonnage.config", Config)
 
 
 def remotes() -> Remotes:
-    found = current_app.extensions["tonnage.remotes"]
-    assert isinstance(found, Remotes)
-    return found
+    return _extension("tonnage.remotes", Remotes)
 
 
 def mirrors() -> Mirrors:
-    found = current_app.extensions["tonnage.mirrors"]
-    assert isinstance(found, Mirrors)
-    return found
+    return _extension("tonnage.mirrors", Mirrors)
 
 
 def mirroring() -> Mirroring:
-    found = current_app.extensions["tonnage.mirroring"]
-    assert isinstance(found, Mirroring)
+    return _extension("tonnage.mirroring", Mirroring)
+
+
+def _extension(name: str, kind: type[T]) -> T:
+    found = current_app.extensions[name]
+    assert isinstance(found, kind)
     return found

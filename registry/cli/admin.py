@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,26 +15,13 @@ from auth.keys import PublicKey, is_fingerprint
 from auth.refused import RefusedKeys
 from auth.tokens import AccessTokens
 from registry.cli.audit import time_text
-from registry.cli.serve import config_of, open_database, with_config
+from registry.cli.serve import config_of, opened_database, with_config
 from registry.cli.traces import leave
 from registry.remotes.identity import server_identity
 from registry.server import CannotServe, make_folders
-from storage.db import Database
-from storage.errors import StorageError
 from storage.namespaces import Namespaces
 
 _PUBKEY_MAX_BYTES = 16 * 2**10
-
-
-@contextmanager
-def _database(flags: dict[str, object]) -> Iterator[Database]:
-    database = open_database(config_of(**flags))
-    try:
-        yield database
-    except (AuthError, StorageError) as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
 
 
 @click.group()
@@ -50,7 +35,7 @@ def namespace() -> None:
 @with_config
 def create_namespace(name: str, is_private: bool, **flags: object) -> None:
     """Create namespace NAME."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         Namespaces(database).create(name, is_private=is_private)
         leave(database, What.NAMESPACE_CREATE, namespace=name, detail="private" if is_private else "public")
     click.echo(f"created {name} ({'private' if is_private else 'public'})")
@@ -62,7 +47,7 @@ def create_namespace(name: str, is_private: bool, **flags: object) -> None:
 @with_config
 def set_namespace(name: str, is_private: bool, **flags: object) -> None:
     """Make namespace NAME private or public."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         Namespaces(database).set_private(name, is_private)
         leave(database, What.NAMESPACE_CHANGE, namespace=name, detail="private" if is_private else "public")
     click.echo(f"{name} is {'private' if is_private else 'public'}")
@@ -72,7 +57,7 @@ def set_namespace(name: str, is_private: bool, **flags: object) -> None:
 @with_config
 def list_namespaces(**flags: object) -> None:
     """List the namespaces."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         for each in Namespaces(database).list():
             click.echo(f"{each.name}\t{'private' if each.is_private else 'public'}")
 
@@ -89,7 +74,7 @@ def key() -> None:
 @with_config
 def add_key(namespace_name: str, pubkey: str, role: str, **flags: object) -> None:
     """Let the key in PUBKEY_FILE (an OpenSSH .pub file) into NAMESPACE, or a refused key by its FINGERPRINT."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         refused, grants = RefusedKeys(database), KeyGrants(database)
         public = refused.get(pubkey).key if is_fingerprint(pubkey) else PublicKey.parse(_read_text(Path(pubkey)))
         is_new = namespace_name not in grants.roles_of(public.fingerprint)
@@ -118,7 +103,7 @@ def show_own_key(**flags: object) -> None:
 @with_config
 def list_keys(**flags: object) -> None:
     """List the keys and what each may do."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         for grant in KeyGrants(database).list():
             click.echo(f"{grant.fingerprint}\t{grant.namespace}\t{grant.role}")
 
@@ -128,7 +113,7 @@ def list_keys(**flags: object) -> None:
 @with_config
 def remove_key(fingerprint: str, **flags: object) -> None:
     """Take every grant from the key with FINGERPRINT."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         grants = KeyGrants(database)
         roles = grants.roles_of(fingerprint)
         if not grants.remove(fingerprint):
@@ -143,7 +128,7 @@ def remove_key(fingerprint: str, **flags: object) -> None:
 @with_config
 def list_refused_keys(clear: bool, **flags: object) -> None:
     """List keys that signed as they should and that nobody let in, those seen last at the end."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         if clear:
             click.echo(f"forgot {RefusedKeys(database).forget()}")
             return
@@ -182,7 +167,7 @@ def create_token(
 ) -> None:
     """Create a token called NAME and print its secret, this once, on the last line."""
     expires_at = None if expires is None else time.time() + _days(expires) * 86400
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         secret = AccessTokens(database).create(name, scopes=scopes, namespaces=namespaces, expires_at=expires_at)
         said = f"{','.join(scopes)} in {','.join(namespaces) or 'every namespace'}"
         leave(database, What.TOKEN_CREATE, reference=name, detail=said)
@@ -194,7 +179,7 @@ def create_token(
 @with_config
 def list_tokens(**flags: object) -> None:
     """List the tokens, never their secrets."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         for each in AccessTokens(database).list():
             state = "revoked" if each.revoked_at is not None else "active"
             where = ",".join(each.namespaces) or "every namespace"
@@ -207,7 +192,7 @@ def list_tokens(**flags: object) -> None:
 @with_config
 def revoke_token(name: str, **flags: object) -> None:
     """Make the token called NAME worthless at once."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         AccessTokens(database).revoke(name)
         leave(database, What.TOKEN_REVOKE, reference=name)
     click.echo(f"revoked {name}")
@@ -220,7 +205,7 @@ def rotate_key(**flags: object) -> None:
 
     Access tokens are not touched. The server signs with the new key after its next start; nodes share the key files.
     """
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), AuthError) as database:
         path = rotate(config_of(**flags).keys_path)
         leave(database, What.SIGNING_KEY_ROTATE, reference=path.name)
     click.echo(f"made {path}; it signs from the server's next start on")

@@ -12,8 +12,7 @@ from itertools import islice
 import click
 
 from auth.audit import AuditTrail, Event, What
-from registry.cli.serve import config_of, open_database, with_config
-from storage.errors import StorageError
+from registry.cli.serve import config_of, opened_database, with_config
 
 _SPAN = re.compile(r"(?P<count>[1-9][0-9]{0,8})(?P<unit>[smhdw])")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -33,17 +32,12 @@ def audit(
 ) -> None:
     """Show who changed what, was refused, or read what is private; the oldest first."""
     started = time.time() - span_s(since)
-    database = open_database(config_of(**flags))
-    try:
+    with opened_database(config_of(**flags)) as database:
         events = AuditTrail(database).events(
             since=started, who=who, what=None if what is None else What(what), repository=repository
         )
         for line in _json_lines(events) if as_json else _table_lines(events):
             click.echo(line)
-    except StorageError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
 
 
 def span_s(text: str) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from auth.audit import What
-from registry.cli.serve import config_of, open_database, with_config
+from registry.cli.serve import config_of, opened_database, with_config
 from registry.cli.traces import leave
 from registry.config import Config, ConfigInvalid, parse_duration
 from registry.mirror.mirrors import SETTLE_S, Mirror, Mirrors, parse_mirror
@@ -20,20 +19,8 @@ from registry.remotes.service import Remotes
 from registry.remotes.settings import read_token
 from storage.db import Database
 from storage.drivers.choose import open_driver
-from storage.errors import StorageError
 from storage.reference import RepositoryName
 from storage.store import Store
-
-
-@contextmanager
-def _database(flags: dict[str, object]) -> Iterator[Database]:
-    database = open_database(config_of(**flags))
-    try:
-        yield database
-    except (StorageError, RemoteError, ConfigInvalid) as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
 
 
 @click.group()
@@ -76,7 +63,7 @@ def add_mirror(
 
     A mirror of the same UPSTREAM that is there already gets the other options as they are given now.
     """
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), RemoteError, ConfigInvalid) as database:
         found = parse_mirror(
             prefix,
             upstream,
@@ -98,7 +85,7 @@ def add_mirror(
 @with_config
 def list_mirrors(**flags: object) -> None:
     """List the mirrors."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), RemoteError, ConfigInvalid) as database:
         for each in Mirrors(database).list():
             admitted = ",".join(each.patterns) or "all"
             schedule = f"every {each.sync_every_s:.0f} s" if each.sync_every_s else "when asked for"
@@ -110,7 +97,7 @@ def list_mirrors(**flags: object) -> None:
 @with_config
 def remove_mirror(prefix: str, **flags: object) -> None:
     """Stop mirroring below PREFIX; what was fetched stays, as if it had been pushed (`add --adopt` takes it back)."""
-    with _database(flags) as database:
+    with opened_database(config_of(**flags), RemoteError, ConfigInvalid) as database:
         Mirrors(database).remove(RepositoryName.parse(prefix))
         leave(
             database, What.MIRROR_CHANGE, namespace=RepositoryName(prefix).namespace, reference=prefix, detail="removed"
@@ -132,7 +119,7 @@ def sync_mirrors(prefixes: tuple[str, ...], allow: tuple[str, ...], schedule: st
     if schedule is not None and allow:
         raise click.UsageError("--allow is for one sync; a schedule follows the mirror's own patterns")
     config = config_of(**flags)
-    with _database(flags) as database:
+    with opened_database(config, RemoteError, ConfigInvalid) as database:
         mirrors = Mirrors(database)
         chosen = [mirrors.get(RepositoryName.parse(each)) for each in prefixes] if prefixes else mirrors.list()
         if schedule is not None:

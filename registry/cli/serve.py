@@ -8,8 +8,8 @@ import pwd
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,19 @@ def open_database(config: Config) -> Database:
     except (CannotServe, StorageError) as error:
         raise click.ClickException(str(error)) from error
     return Database(config.database_url)
+
+
+@contextmanager
+def opened_database(config: Config, *expected: type[Exception]) -> Iterator[Database]:
+    """The database, for as long as a command works on it; what is expected to go wrong is one line."""
+    refusals: tuple[type[Exception], ...] = (StorageError, *expected)
+    database = open_database(config)
+    try:
+        yield database
+    except refusals as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        database.close()
 
 
 def _check_user(config: Config) -> None:

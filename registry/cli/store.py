@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import click
 
-from registry.cli.serve import config_of, open_database, with_config
+from registry.cli.serve import config_of, opened_database, with_config
 from registry.config import ConfigInvalid, parse_size
 from storage.drivers.choose import open_driver
-from storage.errors import StorageError
 from storage.gc import Swept
 from storage.store import Store
 
@@ -21,13 +20,8 @@ _MAX_SWEEPS = 1000
 def open_store(flags: dict[str, object]) -> Iterator[Store]:
     """The store that `--data` and `--database-url` name; what it refuses is one line."""
     config = config_of(**flags)
-    database = open_database(config)
-    try:
+    with opened_database(config) as database:
         yield Store(database, open_driver(config.data_path, config.bucket))
-    except StorageError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
 
 
 @click.command()
