@@ -132,9 +132,9 @@ def test_who_leaves_is_forgotten(running: Running, request_: dict[str, Any]) -> 
 @pytest.mark.parametrize("second", [LONG, "hello"])
 def test_a_connection_has_one_request(running: Running, second: str) -> None:
     channel = running.ask(op="generate", request=generation(LONG, tokens=10_000))
-    channel.send({"op": "generate", "request": generation(second)}, timeout_s=WAIT_S)
 
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ConnectionError)):  # closed; reset where not all of the second had been read
+        channel.send({"op": "generate", "request": generation(second)}, timeout_s=WAIT_S)
         running.last(channel)
     assert eventually(lambda: running.is_idle, within_s=WAIT_S)
 
