@@ -14,6 +14,7 @@ from registry.conditions import is_current
 from registry.errors import RangeInvalid, refusal
 from registry.multipart import Multipart
 from registry.ranges import MAX_RANGES, ByteRange, parse_ranges
+from registry.redirects import redirected, store_address
 from registry.services import store
 from storage.digest import Digest
 from storage.errors import BlobUnknown, DigestInvalid
@@ -42,15 +43,28 @@ def get_blob(name: RepositoryName, reference: str, *, may_lease: bool = True) ->
         blob = store().blobs.renew_lease(name, digest, principal=current_gate().identify().principal)
     else:
         blob = store().blobs.stat(name, digest)
-    return blob_response(name, digest, blob.size, lambda start: store().blobs.open(name, digest, start=start))
+    return blob_response(
+        name,
+        digest,
+        blob.size,
+        lambda start: store().blobs.open(name, digest, start=start),
+        elsewhere=store_address(blob),
+    )
 
 
 def blob_response(
-    name: RepositoryName, digest: Digest, size: int, open_at: Callable[[int], BinaryIO], *, parts: int = MAX_RANGES
+    name: RepositoryName,
+    digest: Digest,
+    size: int,
+    open_at: Callable[[int], BinaryIO],
+    *,
+    parts: int = MAX_RANGES,
+    elsewhere: Callable[[int], str | None] = lambda size: None,
 ) -> Response:
     """The answer to GET or HEAD of a blob, as its headers want it. open_at: asked once at most, for a reader.
 
-    parts: most ranges in one answer; with more the whole blob is sent. Raises PreconditionFailed.
+    parts: most ranges in one answer; with more the whole blob is sent. elsewhere: asked where the client may fetch so
+    many bytes, if anywhere. Raises PreconditionFailed.
     """
     headers = _headers(name, digest)
     _check_if_match(digest)
@@ -64,7 +78,16 @@ def blob_response(
         refused = refusal(error)
         refused.headers["Content-Range"] = f"bytes */{size}"
         return refused
-    if not wanted or len(wanted) > parts:
+    if len(wanted) <= 1 and (url := elsewhere(sum(each.size for each in wanted) or size)) is not None:
+        return redirected(url, digest)
+    return _with_bytes(headers, () if len(wanted) > parts else wanted, size, open_at)
+
+
+def _with_bytes(
+    headers: dict[str, str], wanted: Sequence[ByteRange], size: int, open_at: Callable[[int], BinaryIO]
+) -> Response:
+    """200 with all bytes where none are wanted in particular, else 206 with those."""
+    if not wanted:
         return _sized(Response(file_body(open_at(0), size), headers=headers, direct_passthrough=True), size)
     if len(wanted) > 1:
         return _parts(headers, wanted, size, open_at(0))

@@ -29,6 +29,7 @@ class RequestBody:
 
     def __init__(self) -> None:
         self._input = reader_of(request.environ["wsgi.input"])
+        self._connection = request.environ.get("gunicorn.socket")
         self._left = request.content_length
         if self._left is None and not request.environ.get("wsgi.input_terminated"):
             self._left = 0  # a server that marks no end of a chunked body would let us read for ever
@@ -57,9 +58,8 @@ class RequestBody:
         total = 0
         deadline = time.monotonic() + _DISCARD_S
         step = 64 * 2**10 if self._left is not None else 2**10  # chunks may be of one byte, and be collected for us
-        connection = request.environ.get("gunicorn.socket")
-        if isinstance(connection, Patient):
-            connection.be_patient_for(_DISCARD_S)  # a client that sends nothing would be waited for much longer
+        if isinstance(self._connection, Patient):
+            self._connection.be_patient_for(_DISCARD_S)  # a client that sends nothing would be waited for much longer
         try:
             while total <= limit and time.monotonic() < deadline and (piece := self.read(step)):
                 total += len(piece)

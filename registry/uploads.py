@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,12 +11,13 @@ from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 
 from auth.access import Right, current_gate
+from registry import direct_uploads
 from registry.blobs import blob_created
 from registry.body import RequestBody, read_body
+from registry.chunk_headers import chunk_range, may_repeat
 from registry.errors import refusal
 from registry.services import store
 from registry.urls import base_url
-from storage.chunks import ChunkRange
 from storage.digest import Digest
 from storage.errors import (
     BlobUnknown,
@@ -33,7 +33,6 @@ from storage.errors import (
 from storage.reference import RepositoryName
 from storage.upload import Upload
 
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?\s*(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?")
 _IGNORED_BODY_BYTES = 64 * 2**10
 _SHORT_BODY_BYTES = 2**20  # one read of a longer one takes as much memory
 
@@ -59,14 +58,16 @@ def start_upload(name: RepositoryName, can_pull: Callable[[RepositoryName], bool
 
 
 def append_chunk(name: RepositoryName, upload_id: str) -> ResponseReturnValue:
-    """end-5: append the body; 202 with the offset reached.
+    """end-5: append the body; 202 with the offset reached, or 307 to where its part belongs.
 
     Raises UploadUnknown, SizeInvalid; a chunk out of order is answered 416 with the offset to go on from.
     """
     upload = _resume(name, upload_id)
     try:
-        chunk = _chunk_range()
-        upload.append(_body(), chunk=chunk, length=request.content_length, may_repeat=_may_repeat(chunk))
+        chunk = chunk_range()
+        if (elsewhere := direct_uploads.redirect_part(upload, chunk, _session_url(name, upload))) is not None:
+            return elsewhere
+        upload.append(_body(), chunk=chunk, length=request.content_length, may_repeat=may_repeat(chunk))
     except (ChunkOutOfOrder, UploadBusy) as error:
         return _out_of_order(name, upload, error)
     return _progress(name, upload, 202)
@@ -98,9 +99,9 @@ def _complete(name: RepositoryName, upload_id: str, digest: Digest) -> Response:
     upload = _resume(name, upload_id)
     try:
         if request.content_length == 0:
-            upload.commit(digest)
+            direct_uploads.commit(upload, digest)
         else:
-            upload.complete(_body(), digest, chunk=_chunk_range(), length=request.content_length)
+            upload.complete(_body(), digest, chunk=chunk_range(), length=request.content_length)
     except (ChunkOutOfOrder, UploadBusy) as error:
         return _out_of_order(name, upload, error)
     return blob_created(name, digest, base_url())
@@ -143,7 +144,9 @@ def _with_digest(name: RepositoryName, digest: Digest) -> ResponseReturnValue:
         if _is_linked(name, digest):
             upload.cancel()
             return blob_created(name, digest, base_url())
-        return _progress(name, upload, 202)
+        response = _progress(name, upload, 202)
+        direct_uploads.offer_whole(upload, digest, response)
+        return response
     try:
         upload.complete(_body(), digest, length=request.content_length)
     except BaseException:
@@ -201,26 +204,6 @@ def _body() -> BinaryIO:
     return RequestBody()  # type: ignore[return-value]  # append only reads
 
 
-def _chunk_range() -> ChunkRange | None:
-    """The Content-Range of a chunk, `<first>-<last>`. Raises ChunkOutOfOrder when it is no range."""
-    header = request.headers.get("Content-Range")
-    if header is None:
-        return None
-    match = _CONTENT_RANGE.fullmatch(header.strip())
-    if match is None or int(match[2]) < int(match[1]):
-        raise ChunkOutOfOrder("Content-Range must be <first>-<last>", content_range=header[:64])
-    return ChunkRange(int(match[1]), int(match[2]))
-
-
-def _may_repeat(chunk: ChunkRange | None) -> bool:
-    """The ollama client sends a part again when its answer got lost; refused, it would give the push up.
-
-    Others say that they mean to go back, by where the session then stands.
-    """
-    is_meant = chunk is not None and request.headers.get("X-Upload-Offset") == str(chunk.first)
-    return is_meant or "X-Redirect-Uploads" in request.headers
-
-
 def _progress(name: RepositoryName, upload: Upload, status: int) -> Response:
     response = Response(status=status)
     if (digest := upload.digest_so_far()) is not None:
@@ -234,11 +217,15 @@ def _progress(name: RepositoryName, upload: Upload, status: int) -> Response:
 def _session_headers(name: RepositoryName, upload: Upload) -> dict[str, str]:
     return {
         # absolute: the ollama client resolves no relative one
-        "Location": f"{base_url()}/v2/{name}/blobs/uploads/{upload.id}",
+        "Location": _session_url(name, upload),
         "Range": f"0-{max(upload.offset - 1, 0)}",
         "Docker-Upload-UUID": upload.id,
         "X-Upload-Offset": str(upload.offset),  # 0-0 means no byte or one; this tells
     }
+
+
+def _session_url(name: RepositoryName, upload: Upload) -> str:
+    return f"{base_url()}/v2/{name}/blobs/uploads/{upload.id}"
 
 
 def _out_of_order(name: RepositoryName, upload: Upload, error: StorageError) -> Response:

@@ -37,6 +37,7 @@ class Held:
     chunk_start: int | None
     chunk_states: dict[str, str] | None
     chunk_end: int | None
+    direct: dict[str, Any] | None
 
 
 _IS_OPEN: Final = (Row.id == bindparam("upload"), Row.finished_digest.is_(None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -196,6 +196,7 @@ class Upload(Base):
     chunk_start, chunk_states: where the last chunk began; chunk_end: where it ended, unset if it was interrupted.
     writer, writer_until: who may append, and until when nobody else may take over.
     opened_with: what opened it, for whoever asks; the store makes nothing of it.
+    direct: how it is cut, where its parts go straight to the object store; see `storage.direct.Plan`.
     """
 
     __tablename__ = "uploads"
@@ -217,3 +218,4 @@ class Upload(Base):
     touched_at: Mapped[float] = mapped_column(Float(53), index=True)
     finished_digest: Mapped[str | None] = mapped_column(_DIGEST)
     opened_with: Mapped[str | None] = mapped_column(String(64))
+    direct: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

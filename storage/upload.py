@@ -6,7 +6,7 @@ The row says how much is durable and carries the hash states after it; the bytes
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from typing import BinaryIO, Final
@@ -19,6 +19,7 @@ from storage.chunks import Body, ChunkRange
 from storage.claims import Claim, claimed, is_left
 from storage.db import Database
 from storage.digest import Digest, Hasher
+from storage.direct import check_proxied, settle
 from storage.drivers.protocol import Driver, StagedWriter
 from storage.errors import (
     ChunkOutOfOrder,
@@ -35,6 +36,7 @@ from storage.models import Upload as Row
 from storage.namespaces import drop_unused_repository
 from storage.recovery import recover
 from storage.reference import RepositoryName
+from storage.retry import retried
 
 _STATES: Final = select(Row.offset, Row.states).where(Row.id == bindparam("upload"), Row.finished_digest.is_(None))
 
@@ -51,14 +53,16 @@ class Upload:
         offset: int,
         *,
         states: dict[str, str] | None = None,
+        is_direct: bool = False,
     ) -> None:
-        """states: the hash states of what is stored, where they are known."""
+        """states: the hash states of what is stored, where they are known. is_direct: its parts do not come to us."""
         self._database = database
         self._driver = driver
         self._states = states
         self.name = name
         self.id = upload_id
         self.offset = offset
+        self.is_direct = is_direct
 
     def digest_so_far(self) -> Digest | None:
         """sha256 of the first `offset` bytes, which are what is stored; None where nothing computes it.
@@ -115,6 +119,7 @@ class Upload:
 
         last_for: a commit as this digest follows under the same claim, and makes durable what this would.
         """
+        check_proxied(claim)
         self.offset, self._states = claim.row.offset, claim.row.states
         if body.size == 0 and body.chunk is None:
             return 0
@@ -231,10 +236,11 @@ class Upload:
     def commit(self, digest: Digest) -> BlobInfo:
         """Make the bytes a blob of the repository, leased. Raises DigestInvalid (the session lives on), UploadBusy.
 
-        Bytes that the store already has are dropped and the repository gets a link to those.
+        Bytes that the store already has are dropped and the repository gets a link to those. Where parts came directly:
+        DigestInvalid ends the session, SizeInvalid says that parts are missing.
         """
         with claimed(self._database, self.id) as claim, self._session_bytes(claim):
-            return self._commit(claim, digest)
+            return self._commit(claim, digest) if claim.row.direct is None else self._commit_direct(claim, digest)
 
     def complete(
         self, stream: BinaryIO, digest: Digest, *, chunk: ChunkRange | None = None, length: int | None = None
@@ -268,15 +274,32 @@ class Upload:
         except StagedBusy:
             self._part_ways(claim)
             self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
-        with self._database.begin() as connection:
-            done = {"finished_digest": str(digest), "offset": row.offset, "writer": None, "touched_at": time.time()}
-            claim.change(connection, **done)
-            names, who = digests.values(), row.principal
-            key = admit(connection, row.repository_id, digest, names, who, key=row.storage_key, size=row.offset)
+        return self._keep(claim, digest, digests.values())
+
+    def _commit_direct(self, claim: Claim, digest: Digest) -> BlobInfo:
+        try:
+            claim.row.offset = self.offset = settle(self._driver, claim, digest)
+        except DigestInvalid:
+            self._cancel(claim)
+            raise
+        return self._keep(claim, digest, (digest,))
+
+    def _keep(self, claim: Claim, digest: Digest, aliases: Collection[Digest]) -> BlobInfo:
+        row, key = claim.row, self._admit(claim, digest, aliases)
         claim.is_held = False
         if key != row.storage_key:
             self._driver.delete(row.storage_key)
         return BlobInfo(digest, row.offset, key)
+
+    @retried
+    def _admit(self, claim: Claim, digest: Digest, aliases: Collection[Digest]) -> str:
+        """The session is finished and its bytes are a blob; the key that is kept."""
+        row = claim.row
+        with self._database.begin() as connection:
+            done = {"finished_digest": str(digest), "offset": row.offset, "writer": None, "touched_at": time.time()}
+            claim.change(connection, **done)
+            who, size = row.principal, row.offset
+            return admit(connection, row.repository_id, digest, aliases, who, key=row.storage_key, size=size)
 
     def cancel(self) -> None:
         """End the session and free its bytes. Raises UploadUnknown, UploadBusy."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, insert, or_, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, delete, insert, null, or_, select, true
 
 from storage import layout
 from storage.db import Database, HotQuery
@@ -22,6 +23,7 @@ from storage.models import Repository
 from storage.models import Upload as Row
 from storage.namespaces import ensure_repository
 from storage.reference import RepositoryName
+from storage.retry import retried
 from storage.sessions import session_of
 from storage.upload import Upload
 
@@ -35,7 +37,8 @@ def _of_repository(query: Select[*tuple[Any, ...]]) -> HotQuery:
 
 
 _START: Final = insert(Row)
-_OPEN: Final = _of_repository(select(Row.offset, Row.principal).where(Row.finished_digest.is_(None)))
+_IS_DIRECT: Final = Row.direct.is_not(null())
+_OPEN: Final = _of_repository(select(Row.offset, Row.principal, _IS_DIRECT).where(Row.finished_digest.is_(None)))
 _OPENED_WITH: Final = _of_repository(select(Row.opened_with))
 _FINISHED: Final = _of_repository(select(Row.finished_digest))
 
@@ -77,11 +80,7 @@ class Uploads:
             "opened_with": opened_with,
         }
         try:
-            with self._database.begin() as connection:
-                repository_id = ensure_repository(connection, name, alone=is_only)
-                found = session_of(connection, name, opened_with) if is_only and opened_with else None
-                if found is None:
-                    connection.execute(_START, row | {"repository_id": repository_id})
+            found = self._insert(name, row, opened_with if is_only else None)
         except BaseException:
             self._driver.discard(handle)
             raise
@@ -90,12 +89,22 @@ class Uploads:
             return self.resume(name, found)
         return Upload(self._database, self._driver, name, upload_id, 0, states=states)
 
+    @retried
+    def _insert(self, name: RepositoryName, row: Mapping[str, object], only_with: str | None) -> str | None:
+        """Make the session; or, where one opened with the same is to be the only one and there is one, its id."""
+        with self._database.begin() as connection:
+            repository_id = ensure_repository(connection, name, alone=bool(only_with))
+            found = session_of(connection, name, only_with) if only_with else None
+            if found is None:
+                connection.execute(_START, {**row, "repository_id": repository_id})
+            return found
+
     def resume(self, name: RepositoryName, upload_id: str, *, principal: str | None = None) -> Upload:
         """An open session of this repository; where both are known, of this principal. Raises UploadUnknown."""
-        offset, owner = self._look(_OPEN, name, upload_id) or (None, None)
+        offset, owner, is_direct = self._look(_OPEN, name, upload_id) or (None, None, False)
         if offset is None or (principal is not None and owner not in (None, principal)):
             raise UploadUnknown("no such upload", upload=upload_id[:64])
-        return Upload(self._database, self._driver, name, upload_id, offset)
+        return Upload(self._database, self._driver, name, upload_id, offset, is_direct=bool(is_direct))
 
     def opened_with(self, name: RepositoryName, upload_id: str) -> str | None:
         """What `start` was told; None if there is no such session."""

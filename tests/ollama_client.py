@@ -1,7 +1,7 @@
 """The ollama client's side of the registry protocol, request for request, with its quirks, over real sockets.
 
 It is what the client is for a server: the same requests in the same order with the same headers, and the same words
-where it gives up. Redirects are not followed, for our server must send none: one ends the transfer with an error.
+where it gives up. Redirects are followed where our server may send them: of parts; one elsewhere ends the transfer.
 Source: the Ollama registry protocol, "Pull", "Push", "Authentication".
 """
 

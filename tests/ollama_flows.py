@@ -11,11 +11,13 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from tests.client import DOCKER_MANIFEST, file_digest
 from tests.ollama_client import (
+    AGENT,
     MASKED,
     NOT_FOUND,
     PART_AGENT,
@@ -24,12 +26,14 @@ from tests.ollama_client import (
     LocalStore,
     Part,
     Registry,
+    Reply,
     go_json,
     part_size,
 )
 
 SMALLEST_PART, LARGEST_PART = 100_000_000, 1_000_000_000
 _PARALLEL = 16
+_REDIRECTS = 10
 
 
 class Pull:
@@ -119,7 +123,7 @@ class Pull:
     def _fetch_once(self, address: str, partial: Path, part: Part) -> None:
         """No credentials, another User-Agent, and no look at the status. What came before a cut is kept."""
         wanted = f"bytes={part.offset + part.completed}-{part.offset + part.size - 1}"
-        reply = self._registry.transport.send("GET", address, {"Range": wanted, "User-Agent": PART_AGENT})
+        reply = self._follow(address, {"Range": wanted, "User-Agent": PART_AGENT})
         count = 0
         try:
             with partial.open("r+b") as file:
@@ -136,6 +140,16 @@ class Pull:
             reply.close()
         part.completed += count
         part.save(partial)
+
+    def _follow(self, address: str, headers: dict[str, str]) -> Reply:
+        """Wherever it leads, with the same headers."""
+        for _ in range(_REDIRECTS):
+            reply = self._registry.transport.send("GET", address, headers)
+            if reply.status != 307:
+                return reply
+            reply.read()
+            address = urljoin(address, reply.headers["Location"])
+        raise ClientError("stopped after 10 redirects")
 
     def _verify(self, digest: str) -> None:
         got = file_digest(self._store.blob(digest))
@@ -156,6 +170,7 @@ class Push:
         before_part: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._registry, self._store, self._smallest, self._before_part = registry, store, smallest_part, before_part
+        self.stored_parts = 0  # sent to where the registry pointed
 
     def run(self, name: str, target: str = "") -> None:
         """Push the local model `name`, as `target` where that is another name.
@@ -198,14 +213,22 @@ class Push:
         path = self._store.blob(digest)
         total = path.stat().st_size
         size, sums = part_size(total, self._smallest, LARGEST_PART), []
-        for number, offset in enumerate(range(0, total, size)):
-            part = Part(number, offset, min(size, total - offset))
-            said: list[str] = []
-            self._registry.attempts(lambda at=location, part=part, said=said: said.append(self._patch(at, path, part)))
-            location = said[0]
-            with path.open("rb") as file:
-                file.seek(part.offset)
-                sums.append(hashlib.md5(file.read(part.size), usedforsecurity=False).digest())
+        following: SimpleQueue[str] = SimpleQueue()
+        following.put(location)
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            sending = []
+            for number, offset in enumerate(range(0, total, size)):
+                location = following.get()
+                if not location:
+                    break
+                part = Part(number, offset, min(size, total - offset))
+                sending.append(pool.submit(self._send_part, location, path, part, following))
+                with path.open("rb") as file:
+                    file.seek(part.offset)
+                    sums.append(hashlib.md5(file.read(part.size), usedforsecurity=False).digest())
+        for sent in sending:
+            sent.result()
+        location = following.get() if sending else location
         etag = f"{hashlib.md5(b''.join(sums), usedforsecurity=False).hexdigest()}-{len(sums)}"
         parts = urlsplit(location)
         query = sorted([*parse_qsl(parts.query, keep_blank_values=True), ("digest", digest), ("etag", etag)])
@@ -214,8 +237,39 @@ class Push:
             lambda: self._registry.request("PUT", url, {"Content-Type": "application/octet-stream"}).read() and None
         )
 
-    def _patch(self, location: str, path: Path, part: Part) -> str:
-        """The address of the next part. A new token is fetched on 401, and the attempt has failed all the same."""
+    def _send_part(self, location: str, path: Path, part: Part, following: SimpleQueue[str]) -> None:
+        """Until it is there. Tells where the next one goes as soon as that is known; nowhere, after an error."""
+        stores: list[str] = []
+
+        def patch() -> None:
+            store, next_one = self._patch(location, path, part)
+            following.put(next_one)
+            stores.append(store)
+
+        try:
+            self._registry.attempts(patch)
+        except BaseException:
+            following.put("")
+            raise
+        if stores[0]:
+            self._registry.attempts(lambda: self._store_part(stores[0], path, part))
+
+    def _store_part(self, url: str, path: Path, part: Part) -> None:
+        """No credentials: the address is one."""
+        self.stored_parts += 1
+        headers = {"Content-Type": "application/octet-stream", "User-Agent": AGENT}
+        with path.open("rb") as file:
+            file.seek(part.offset)
+            reply = self._registry.transport.send("PUT", url, headers, file, part.size)
+        body = reply.read().decode("utf-8", "replace")
+        if reply.status >= 300:
+            raise ClientError(f"http status {reply.status}: {body}")
+
+    def _patch(self, location: str, path: Path, part: Part) -> tuple[str, str]:
+        """Where the part goes instead, if it does, and the address of the next one.
+
+        A new token is fetched on 401, and the attempt has failed all the same.
+        """
         self._before_part(part.number)
         headers = {
             "Content-Type": "application/octet-stream",
@@ -228,9 +282,11 @@ class Push:
         body = reply.read().decode("utf-8", "replace")
         if reply.status == 401:
             self._registry.authorize(reply, location)
+        if reply.status == 307:
+            return reply.headers["Location"], _next_location(reply.headers)
         if reply.status >= 300:
             raise ClientError(f"http status {reply.status}: {body}")
-        return _next_location(reply.headers)
+        return "", _next_location(reply.headers)
 
 
 def _next_location(headers: http.client.HTTPMessage) -> str:

@@ -45,6 +45,7 @@ _CONDITIONS: Final = (header_parameter("If-Match", "Digests."), header_parameter
 
 _CHUNKS_AT: Final = {"Content-Location": "Where the bytes are.", "Docker-Content-Digest": "The blob's digest."}
 _LOCATION: Final = {"Location": "Where it is.", "Docker-Content-Digest": "Its digest."}
+_NEXT: Final = {"Location": "Where to PUT it.", "Docker-Upload-Location": "Where to ask for the next one."}
 _SESSION: Final = {
     "Location": "Where to go on.",
     "Range": "`0-<last>` of what is stored.",
@@ -105,13 +106,14 @@ def _reading() -> list[Operation]:
     current = Answer(304, "The client has it.")
     blob = Answer(200, "The bytes.", {_OCTETS: {}}, {"Docker-Content-Digest": "Its digest."})
     part = Answer(206, "Some of the bytes.", {_OCTETS: {}, "multipart/byteranges": {}})
+    elsewhere = Answer(307, "The bytes are in an object store, for a while at this address.", headers=_LOCATION)
     manifest = Answer(200, "The manifest as it was pushed.", {OCI_MANIFEST: OBJECT, "*/*": {}}, _LOCATION)
     tags = answer({"name": STRING, "tags": array(STRING)})
     referrers = answer(
         {"schemaVersion": COUNT, **constants("mediaType", OCI_INDEX), "manifests": array(ref("Descriptor"))}
     )
     return [
-        *_both("/v2/{name}/blobs/{digest}", "A blob", blob, (part, current), (404, 412, 416, 503)),
+        *_both("/v2/{name}/blobs/{digest}", "A blob", blob, (part, current, elsewhere), (404, 412, 416, 503)),
         *_both("/v2/{name}/manifests/{reference}", "A manifest", manifest, (current,), (404, 503)),
         Operation(
             "GET",
@@ -143,6 +145,7 @@ def _reading() -> list[Operation]:
 def _pushing() -> list[Operation]:
     created = Answer(201, "The blob is stored.", headers=_LOCATION)
     going_on = Answer(202, "The session has come so far.", headers=_SESSION)
+    elsewhere = Answer(307, "The part goes to an object store.", headers=_NEXT)
     body: dict[str, JSON] = {_OCTETS: {}}
     session = "/v2/{name}/blobs/uploads/{upload_id}"
     begin = (
@@ -170,7 +173,7 @@ def _pushing() -> list[Operation]:
             "PATCH",
             session,
             "Append a chunk",
-            (going_on,),
+            (going_on, elsewhere),
             (400, 404, 416, 503, 507),
             body,
             (_NAME, _UPLOAD, _RANGE, _BACK_TO),

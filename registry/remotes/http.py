@@ -6,6 +6,7 @@ Bodies are bounded by who reads them, heads by http.client: 100 lines of 64 KiB.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -42,6 +43,8 @@ from registry.remotes.errors import (
 from registry.remotes.hosts import DEFAULT_PORTS, parse_authority
 from registry.remotes.rate import Limits, RateLimit, paced
 from registry.remotes.reach import Reach
+
+logging.getLogger("urllib3").setLevel(logging.INFO)  # below, it tells whole addresses, and some are rights
 
 USER_AGENT = "tonnage/0.1"
 MAX_REDIRECTS = 8

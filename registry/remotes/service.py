@@ -22,6 +22,7 @@ from storage.reference import DEFAULT_HOST, ModelName
 
 _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
+_AGENT: Final = f"{USER_AGENT} (server)"  # which a registry had better not send to any address
 # It asks for the newest client that a model needs, and reads the version of one that calls itself so.
 _AGENTS: Final = {DEFAULT_HOST: f"ollama/0.0.0 {USER_AGENT}"}
 
@@ -43,7 +44,7 @@ class Remotes:
     def outbound(self, place: Place | Upstream) -> Outbound:
         """A client of its own for one conversation with the place's registry and wherever that sends us."""
         reach = self._reach_of(place)
-        agent = _AGENTS.get(place.server.host, USER_AGENT)
+        agent = _AGENTS.get(place.server.host, _AGENT)
         return Outbound(user_agent=agent, connect_s=_CONNECT_S, read_s=_READ_S, reach=reach, limits=self._limits)
 
     def repository(self, place: Place | Upstream, *, is_pushing: bool = False) -> RemoteRepository:

@@ -13,11 +13,16 @@ _ENDPOINT: Final = re.compile(r"https?://[^/\s\"@?#]+")
 
 @dataclass(frozen=True, slots=True)
 class BucketSettings:
-    """Where the objects are. `prefix` is empty or ends with a slash; `endpoint` is empty for AWS itself."""
+    """Where the objects are. `prefix` is empty or ends with a slash; `endpoint` is empty for AWS itself.
+
+    public_endpoint: where clients reach it, if that is elsewhere. gives_addresses: whether downloads may be sent there.
+    """
 
     bucket: str
     prefix: str = ""
     endpoint: str = ""
+    public_endpoint: str = ""
+    gives_addresses: bool = False
 
     @property
     def has_bucket(self) -> bool:
@@ -30,3 +35,7 @@ class BucketSettings:
     @property
     def has_endpoint(self) -> bool:
         return not self.endpoint or _ENDPOINT.fullmatch(self.endpoint) is not None
+
+    @property
+    def has_public_endpoint(self) -> bool:
+        return not self.public_endpoint or _ENDPOINT.fullmatch(self.public_endpoint) is not None

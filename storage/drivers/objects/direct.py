@@ -1,0 +1,49 @@
+"""Parts of a multipart upload that clients send to the object store themselves, by addresses that are signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.drivers.direct import PartAddress, Sent
+from storage.drivers.objects.bucket import Bucket
+from storage.drivers.objects.handle import Handle
+from storage.drivers.objects.names import object_name
+from storage.drivers.protocol import check_key
+from storage.errors import StorageUnavailable
+
+
+class SignedParts:
+    """A `DirectParts`. Only ever signs the upload of one part: who could write the object could change it later."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def begin(self, handle: str, *, is_summed: bool) -> tuple[str, str] | None:
+        left = Handle.parse(handle)
+        if left.writer is not None:
+            return None
+        return str(left.taken()), self._bucket.begin(object_name(left.key), is_summed=is_summed)
+
+    def address(
+        self, key: str, upload: str, number: int, *, size: int, expires_s: int, sha256: bytes | None = None
+    ) -> PartAddress:
+        return self._bucket.part_url(object_name(check_key(key)), upload, number, size, expires_s, sha256=sha256)
+
+    def sent(self, key: str, upload: str) -> list[Sent]:
+        return list(self._bucket.parts(object_name(check_key(key)), upload))
+
+    def close(self, key: str, upload: str, parts: Sequence[Sent]) -> None:
+        sums = {part.number: part.sha256 for part in parts if part.sha256 is not None}
+        self._bucket.complete(object_name(check_key(key)), upload, [(part.number, part.etag) for part in parts], sums)
+
+    def read(self, key: str, start: int, size: int) -> bytes:
+        body = self._bucket.get(object_name(check_key(key)), start=start, size=size)
+        try:
+            data = body.read(size)  # all of it, as a rule: several of these are in memory at once
+            while len(data) < size and (more := body.read(size - len(data))):
+                data += more
+        finally:
+            body.close()
+        if len(data) != size:
+            raise StorageUnavailable("the object store broke off its answer")
+        return data
