@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select
 
 from auth.errors import GrantInvalid, GrantUnknown
 from auth.identity import KeyHolder, Role
 from auth.keys import PublicKey, is_fingerprint
 from auth.models import KeyGrant
-from storage.db import Database, HotQuery
+from storage.db import Database, HotQuery, insert
 from storage.models import Namespace
 
 _MAX_ROLES = 1000  # namespaces one key may be let into; more would slow each of its requests
@@ -57,12 +57,11 @@ class KeyGrants:
                 raise GrantUnknown(
                     f"no namespace {namespace}; create it with: tonnage namespace create {namespace}", name=namespace
                 )
-            here = (KeyGrant.namespace_id == namespace_id) & (KeyGrant.fingerprint == grant.fingerprint)
-            if transaction.scalar(select(KeyGrant.role).where(here)) is not None:
-                transaction.execute(update(KeyGrant).where(here).values(**values))
-            else:
-                row = {"namespace_id": namespace_id, "fingerprint": grant.fingerprint, **values}
-                transaction.execute(insert(KeyGrant).values(**row))
+            row = insert(transaction, KeyGrant).values(
+                namespace_id=namespace_id, fingerprint=grant.fingerprint, **values
+            )
+            again = row.on_conflict_do_update(index_elements=["namespace_id", "fingerprint"], set_=values)
+            transaction.execute(again)
         return grant
 
     def list(self, namespace: str | None = None) -> tuple[Grant, ...]:
@@ -72,8 +71,9 @@ class KeyGrants:
         if namespace is not None:
             query = query.where(Namespace.name == namespace)
         with self._database.read() as transaction:
-            rows = transaction.execute(query.order_by(Namespace.name, KeyGrant.fingerprint)).all()
-        return tuple(Grant(name, print_, blob, Role(role), note, at) for name, print_, blob, role, note, at in rows)
+            rows = transaction.execute(query).all()
+        grants = (Grant(name, print_, blob, Role(role), note, at) for name, print_, blob, role, note, at in rows)
+        return tuple(sorted(grants, key=lambda grant: (grant.namespace, grant.fingerprint)))
 
     def remove(self, fingerprint: str, *, namespace: str | None = None) -> int:
         """Take the key's grant in `namespace`, or all it has; returns how many there were."""

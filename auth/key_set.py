@@ -1,10 +1,14 @@
-"""The keys that sign bearer tokens: files of their own in the keys folder, the highest number signs, all verify."""
+"""The keys that sign bearer tokens and addresses: files in the keys folder, the highest number signs, all verify.
+
+Every node has keys of its own, and believes what the others sign: see `auth.published_keys`.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,25 +23,29 @@ _MAX_KEYS: Final = 16
 class KeySet:
     """Signing keys by id. A new file with a higher number takes over when the server starts again."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load the keys of `folder`, and make the first one if there is none. Raises KeyStoreInvalid."""
+    def __init__(self, folder: Path, *, elsewhere: Callable[[str], PublicKey | None] = lambda wanted: None) -> None:
+        """Load the keys of `folder`, and make the first one if there is none. Raises KeyStoreInvalid.
+
+        elsewhere: finds the keys that other nodes sign with, by id.
+        """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             keys = _load(folder) or _create(folder)
         except OSError as error:
             raise KeyStoreInvalid(f"cannot use the keys in {folder}: {error.strerror}") from error
-        self._public = {key_id(key.public): key.public for key in keys}
-        self._private = {key_id(key.public): key for key in keys}
+        self._own = {key_id(key.public): key.public for key in keys}
+        self._elsewhere = elsewhere
         self.signing_key = keys[-1]
         self.signing_id = key_id(keys[-1].public)
 
-    def public(self, wanted: str) -> PublicKey | None:
-        """The verifying key with id `wanted`; None if it is none of ours."""
-        return self._public.get(wanted)
+    @property
+    def own(self) -> tuple[PublicKey, ...]:
+        """The public halves of this node's keys."""
+        return tuple(self._own.values())
 
-    def secret(self, wanted: str, purpose: bytes) -> bytes:
-        """32 secret bytes for one purpose, the same wherever the key is. Raises KeyError."""
-        return self._private[wanted].derive(purpose)
+    def public(self, wanted: str) -> PublicKey | None:
+        """The verifying key with id `wanted`; None if no node has it. Raises what `elsewhere` raises."""
+        return self._own.get(wanted) or self._elsewhere(wanted)
 
 
 def rotate(folder: Path, *, keep: int = 2) -> Path:

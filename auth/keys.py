@@ -19,8 +19,6 @@ from urllib.parse import parse_qsl, urlencode
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -181,11 +179,6 @@ class PrivateKey:
     @property
     def public(self) -> PublicKey:
         return PublicKey(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-    def derive(self, purpose: bytes) -> bytes:
-        """32 bytes that only who has the key can compute; a purpose apart from signing needs a secret of its own."""
-        seed = self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(seed)
 
     def sign(self, message: bytes) -> bytes:
         """64 raw bytes."""

@@ -48,6 +48,16 @@ class UsedNonce(Base):
     seen_at: Mapped[float] = mapped_column(Float(53), index=True)
 
 
+class SigningKey(Base):
+    """The public half of a key that a node signs with; the other half is a file of that node's."""
+
+    __tablename__ = "signing_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)  # derived from the key
+    blob: Mapped[str] = mapped_column(String(68))
+    seen_at: Mapped[float] = mapped_column(Float(53), index=True)  # when its node last said that it is in use
+
+
 class AuditRow(Base):
     """Something that somebody did, or was refused. Never changed: triggers of the schema refuse an UPDATE."""
 

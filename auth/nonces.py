@@ -9,6 +9,7 @@ from auth.errors import SignatureInvalid
 from auth.models import UsedNonce
 from auth.signatures import WINDOW_S
 from storage.db import Database
+from storage.retry import retried
 
 _KEPT_S = 2 * WINDOW_S + 60  # a request may be dated WINDOW_S ahead and is valid for as long after
 
@@ -19,6 +20,7 @@ class Nonces:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     def use(self, fingerprint: str, nonce: str, now: float) -> None:
         """Raises SignatureInvalid if the pair was used before."""
         row = {"fingerprint": fingerprint, "nonce": nonce, "seen_at": now}

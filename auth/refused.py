@@ -105,7 +105,8 @@ class RefusedKeys:
         prints = [fingerprint for fingerprint, _, _ in taken]
         admitted = set(session.scalars(select(KeyGrant.fingerprint).where(KeyGrant.fingerprint.in_(prints))))
         known = set(session.scalars(select(RefusedKey.fingerprint).where(RefusedKey.fingerprint.in_(prints))))
-        for fingerprint, sight, count in taken:
+        by_fingerprint = sorted(taken, key=lambda each: str(each[0]))  # no two processes wait for each other then
+        for fingerprint, sight, count in by_fingerprint:
             if fingerprint in admitted:
                 continue
             self._upsert(session, sight, count)

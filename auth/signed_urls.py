@@ -8,8 +8,7 @@ Spec: the Ollama registry protocol, "HEAD and probe".
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
+import binascii
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from auth.key_set import KeySet
 
 LIFE_S: Final = 24 * 3600  # the client asks for an address once and uses it for hours, also after a stall
 _FIELDS: Final = ("by", "expires", "key", "signature")
-_PURPOSE: Final = b"tonnage signed url v1"
+_PURPOSE: Final = b"tonnage signed url v2 "  # no text of another purpose begins so: the same keys sign bearer tokens
 _EXPIRES: Final = re.compile(r"[1-9][0-9]{0,11}")
 _MAX_FIELD: Final = 128  # characters
 
@@ -38,7 +37,7 @@ class SignedUrl:
 
 
 class UrlSigner:
-    """Makes and checks addresses with secrets derived from the signing keys of this server's tokens."""
+    """Makes addresses with the key that signs this node's bearer tokens, and checks those of every node."""
 
     def __init__(self, keys: KeySet, *, now: Callable[[], float] = time.time) -> None:
         self._keys = keys
@@ -48,9 +47,8 @@ class UrlSigner:
         """`path` with a query that lets whoever has it read there with the rights of `principal`."""
         # rounded: the same for some minutes, so that what keeps an address may find it again
         expires = str((int(self._now()) + LIFE_S) // 600 * 600 + 600)
-        key_id = self._keys.signing_id
-        signature = self._signature(key_id, path, principal, expires)
-        return self.again(path, SignedUrl(principal, expires, key_id, signature))
+        signature = self._keys.signing_key.sign(_text(path, principal, expires))
+        return self.again(path, SignedUrl(principal, expires, self._keys.signing_id, _encode(signature)))
 
     @staticmethod
     def again(path: str, signed: SignedUrl) -> str:
@@ -63,20 +61,33 @@ class UrlSigner:
         fields = {name: query.get(name, "") for name in _FIELDS}
         if method not in ("GET", "HEAD") or not all(0 < len(each) <= _MAX_FIELD for each in fields.values()):
             raise SignatureInvalid("not a signed address of this server")
-        if not _EXPIRES.fullmatch(fields["expires"]) or self._keys.public(fields["key"]) is None:
+        key = self._keys.public(fields["key"])
+        if not _EXPIRES.fullmatch(fields["expires"]) or key is None:
             raise SignatureInvalid("not a signed address of this server")
-        wanted = self._signature(fields["key"], path, fields["by"], fields["expires"])
-        if not hmac.compare_digest(wanted.encode(), fields["signature"].encode()):
+        if not key.verify(_decode(fields["signature"]), _text(path, fields["by"], fields["expires"])):
             raise SignatureInvalid("the address was altered; ask for a new one")
         if self._now() >= int(fields["expires"]):
             raise SignatureInvalid("the address expired; ask for a new one")
         return SignedUrl(*(fields[name] for name in _FIELDS))
 
-    def _signature(self, key_id: str, path: str, principal: str, expires: str) -> str:
-        """Fields end where their length says: no two requests have one text."""
-        said = b"".join(f"{len(each.encode())}:".encode() + each.encode() for each in ("GET", path, principal, expires))
-        digest = hmac.new(self._keys.secret(key_id, _PURPOSE), said, hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+def _text(path: str, principal: str, expires: str) -> bytes:
+    """What is signed. Fields end where their length says: no two requests have one text."""
+    fields = (each.encode() for each in ("GET", path, principal, expires))
+    return _PURPOSE + b"".join(f"{len(each)}:".encode() + each for each in fields)
+
+
+def _encode(signature: bytes) -> str:
+    return base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    """The inverse; empty for what it never gives."""
+    try:
+        signature = base64.urlsafe_b64decode(f"{text}==".encode("ascii"))
+    except (binascii.Error, UnicodeEncodeError):
+        return b""
+    return signature if _encode(signature) == text else b""
 
 
 def is_signed(query: Mapping[str, str]) -> bool:

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from auth.errors import GrantInvalid, GrantUnknown, TokenExpired, TokenInvalid
 from auth.identity import TokenHolder, TokenScope
 from auth.key_set import KeySet
+from auth.keys import PublicKey
 from auth.models import AccessToken
 from auth.scopes import Scope
 from storage.db import Database, HotQuery
@@ -112,11 +113,12 @@ class AccessTokens:
     def list(self) -> tuple[TokenInfo, ...]:
         """Every token, by name."""
         with self._database.read() as transaction:
-            rows = transaction.execute(select(*_COLUMNS).order_by(AccessToken.name)).all()
-        return tuple(
+            rows = transaction.execute(select(*_COLUMNS)).all()
+        tokens = (
             TokenInfo(id_, name, tuple(scopes.split()), tuple((spaces or "").split()), created, *times)
             for id_, name, _, scopes, spaces, created, *times in rows
         )
+        return tuple(sorted(tokens, key=lambda token: token.name))
 
     def revoke(self, name: str) -> None:
         """Make a token worthless at once. Raises GrantUnknown."""
@@ -239,7 +241,7 @@ class TokenUses:
         return taken
 
     def put(self, session: Session, taken: Sequence[Any]) -> None:
-        for token_id, at in taken:
+        for token_id, at in sorted(taken):  # in one order everywhere: no two processes wait for each other
             used = update(AccessToken).where(
                 AccessToken.id == token_id, func.coalesce(AccessToken.last_used_at, 0) < at
             )
@@ -273,11 +275,17 @@ class BearerClaims:
 
 
 class TokenSigner:
-    """Issues and verifies bearer tokens with the keys of this server."""
+    """Issues bearer tokens with the newest key of this node, and verifies those of every node."""
 
-    def __init__(self, keys_dir: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Raises KeyStoreInvalid."""
-        self.keys = self._keys = KeySet(keys_dir)
+    def __init__(
+        self,
+        keys_dir: Path,
+        *,
+        elsewhere: Callable[[str], PublicKey | None] = lambda wanted: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """elsewhere: finds the keys of other nodes, by id. Raises KeyStoreInvalid."""
+        self.keys = self._keys = KeySet(keys_dir, elsewhere=elsewhere)
         self._now = now
         # A push sends one token hundreds of times. What is invalid raises, and so takes no place here.
         self._decode = lru_cache(maxsize=_MAX_DECODED)(self._decode_once)
@@ -303,7 +311,9 @@ class TokenSigner:
         """What the token says. Raises TokenInvalid; TokenExpired with its claims for a day longer."""
         if len(text) > MAX_BEARER:
             raise TokenInvalid("not a token of this server")
-        claims, not_before, expires = self._decode(text, audience)
+        claims, key_id, not_before, expires = self._decode(text, audience)
+        if self._keys.public(key_id) is None:  # it was, when the token was decoded
+            raise TokenInvalid("not a token of this server")
         now = self._now()
         if now >= expires + LEEWAY_S:
             raise TokenExpired("the token expired", claims if now < expires + UPLOAD_GRACE_S else None)
@@ -311,10 +321,11 @@ class TokenSigner:
             raise TokenInvalid("the token is not valid yet")
         return claims
 
-    def _decode_once(self, text: str, audience: str) -> tuple[BearerClaims, int, int]:
-        """All of a token that time does not change: its claims, and from when to when it is valid."""
+    def _decode_once(self, text: str, audience: str) -> tuple[BearerClaims, str, int, int]:
+        """All of a token that time does not change: its claims, its key, and from when to when it is valid."""
         try:
-            key = self._keys.public(str(jwt.get_unverified_header(text).get("kid")))
+            key_id = str(jwt.get_unverified_header(text).get("kid"))
+            key = self._keys.public(key_id)
             if key is None:
                 raise TokenInvalid("not a token of this server")
             # The algorithm is ours to say, never the token's.
@@ -337,5 +348,5 @@ class TokenSigner:
                 "exp": int(end),
             }:
                 scopes = tuple(scope for entry in access if (scope := Scope.from_json(entry)) is not None)
-                return BearerClaims(subject, scopes, token_id), start, end
+                return BearerClaims(subject, scopes, token_id), key_id, start, end
         raise TokenInvalid("not a token of this server")

@@ -8,7 +8,7 @@ refusal too, takes the common way. Both ways lead through the same policy, stora
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from auth.policy import IsPrivate
 from registry.manifests import is_unreadable, manifest_headers
@@ -19,6 +19,8 @@ from registry.request_ids import request_id
 from storage.errors import StorageError
 from storage.reference import RepositoryName, Tag, parse_reference
 from storage.repositories import Repositories
+
+NODE_HEADER: Final = "Tonnage-Node"  # which of several servers answered: clients, and what stands before us, may return
 
 StartResponse = Callable[..., Any]
 WSGI = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -37,7 +39,7 @@ _BODILESS = ("", "0")
 
 
 class Express:
-    """A WSGI app in front of `app`. is_open: whether everybody may read everything."""
+    """A WSGI app in front of `app`. is_open: whether everybody may read everything. node: who says that it answers."""
 
     def __init__(  # one of each part that has a say
         self,
@@ -48,9 +50,10 @@ class Express:
         is_private: IsPrivate,
         *,
         is_open: bool,
+        node: str,
     ) -> None:
         self._app, self._repositories, self._mirrors, self._origins = app, repositories, mirrors, origins
-        self._is_private, self._is_open = is_private, is_open
+        self._is_private, self._is_open, self._node = is_private, is_open, node
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         answer = self._answer(environ) if _is_plain_read(environ) else None
@@ -80,6 +83,7 @@ class Express:
         headers["Content-Length"] = str(len(manifest.raw))
         headers["X-Request-Id"] = request_id("")
         headers["X-Content-Type-Options"] = "nosniff"
+        headers[NODE_HEADER] = self._node
         headers["Docker-Distribution-API-Version"] = "registry/2.0"
         return headers, manifest.raw
 

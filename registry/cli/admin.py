@@ -10,8 +10,9 @@ import click
 from auth.audit import What
 from auth.errors import AuthError
 from auth.grants import KeyGrants
-from auth.key_set import rotate
+from auth.key_set import KeySet, rotate
 from auth.keys import PublicKey, is_fingerprint
+from auth.published_keys import PublishedKeys
 from auth.refused import RefusedKeys
 from auth.tokens import AccessTokens
 from registry.cli.audit import time_text
@@ -203,10 +204,14 @@ def revoke_token(name: str, **flags: object) -> None:
 def rotate_key(**flags: object) -> None:
     """Make a new key for signing bearer tokens; the one before stays good until the next rotation.
 
-    Access tokens are not touched. The server signs with the new key after its next start; nodes share the key files.
+    Access tokens are not touched. The server signs with the new key after its next start. Each node has a key of its
+    own: this is about the one whose data folder it is.
     """
-    with opened_database(config_of(**flags), AuthError) as database:
-        path = rotate(config_of(**flags).keys_path)
+    config = config_of(**flags)
+    with opened_database(config, AuthError) as database:
+        before = KeySet(config.keys_path).own
+        path = rotate(config.keys_path)
+        PublishedKeys(database).publish(KeySet(config.keys_path).own, instead_of=before)
         leave(database, What.SIGNING_KEY_ROTATE, reference=path.name)
     click.echo(f"made {path}; it signs from the server's next start on")
 

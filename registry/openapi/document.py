@@ -23,8 +23,9 @@ FACES: Final[tuple[Face, ...]] = (
 )
 _TEXT: Final = (
     "One server that stores models as an OCI registry and runs what it stores, in the words of the Ollama, OpenAI and"
-    " Anthropic APIs. Every answer carries `X-Request-Id`. A program on the server's own machine needs no credentials"
-    " but for administration and for what is private in the registry."
+    " Anthropic APIs. Every answer carries `X-Request-Id`, and `Tonnage-Node`: which of several servers gave it. A"
+    " program on the server's own machine needs no credentials but for administration and for what is private in the"
+    " registry."
 )
 _SCHEMES: Final[JSON] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An access token; below /v2 a bearer token, too."},

@@ -22,6 +22,7 @@ from storage.db import Base, Database
 from storage.models import Namespace
 from storage.reference import RepositoryName
 from tests.auth.vectors import NONCE, SEED, TS
+from tests.databases import url_of
 
 
 class Clock:
@@ -39,7 +40,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'auth.db'}"
+    return url_of(tmp_path)
 
 
 @pytest.fixture

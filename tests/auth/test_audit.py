@@ -15,11 +15,10 @@ from auth.later import Later
 from auth.models import AuditRow
 from auth.peers import site_of
 from auth.tallies import WINDOW_S, Tallies
-from migrations.run import upgrade
 from storage.db import Database
 from storage.models import Namespace
+from tests.databases import NO_SERVER, migrated_postgresql_database, sqlite_template
 from tests.server import wait_for
-from tests.storage.conftest import NO_SERVER, postgresql_database
 
 NOW = 1_700_000_000.0
 
@@ -28,14 +27,14 @@ NOW = 1_700_000_000.0
 def trail_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """Migrated, so with the triggers; `alice` is private, `public` is not."""
     if request.param == "sqlite":
+        (tmp_path / "trail.db").write_bytes(sqlite_template())
         yield from prepared(f"sqlite:///{tmp_path}/trail.db")
     else:
-        with postgresql_database() as url:
+        with migrated_postgresql_database() as url:
             yield from prepared(url)
 
 
 def prepared(url: str) -> Iterator[Database]:
-    upgrade(url)
     database = Database(url)
     with database.write() as session:
         for name, is_private in (("alice", True), ("public", False)):

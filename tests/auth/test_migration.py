@@ -14,12 +14,13 @@ from migrations.run import downgrade, upgrade
 from storage.db import Base, Database
 from storage.models import Namespace
 from tests.auth.vectors import FINGERPRINT
+from tests.databases import url_of
 
 OWN = ("key_grants", "access_tokens", "used_nonces")
 
 
 def test_the_step_makes_exactly_the_tables_of_the_code_and_goes_back(tmp_path: Path, key):
-    url = f"sqlite:///{tmp_path / 'm.db'}"
+    url = url_of(tmp_path)
     upgrade(url)
     database = Database(url)
     with database.write() as transaction:
