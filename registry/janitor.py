@@ -1,6 +1,8 @@
 """The process that tidies up beside a server: it ends upload sessions nobody touches, sweeps what nobody needs, keeps
 what mirrors fetched within bounds, and syncs those that are due.
 
+It also says that this node's signing keys are still in use.
+
 Run as `python -m registry.janitor`, told everything by its parent over standard input. Any number of nodes may have
 one. It may be killed at any line: each step is complete in itself, and the next janitor goes on where this one ended.
 """
@@ -16,15 +18,20 @@ from collections.abc import Callable
 from typing import Final
 
 from auth.audit import AuditTrail
+from auth.errors import AuthError
+from auth.key_set import KeySet
+from auth.published_keys import PublishedKeys
 from registry.config import Config
 from registry.mirror.cache import MirrorCache, Watermarks
 from registry.mirror.schedule import Schedule, Syncing
 from registry.mirror.sync import Means
 from registry.remotes.service import Remotes
 from runtime.process import die_with_parent
+from storage import layout
 from storage.db import Database
 from storage.drivers.choose import open_driver
 from storage.errors import StorageError
+from storage.local_copies.folder import CopyFolder
 from storage.store import Store
 
 EVERY_S: Final = 240.0  # so that a deleted model's space is back within ten minutes, with a sweep that takes a while
@@ -72,18 +79,40 @@ def main() -> None:
     die_with_parent(told["parent"])
     logging.basicConfig(level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     every_s = float(told.get("every_s", EVERY_S))
-    store = Store(Database(config.database_url, pool_size=1), open_driver(config.data_path, config.bucket))
+    store = Store(Database(config.database_url, connections=2), open_driver(config.data_path, config.bucket))
     marks = Watermarks(config.mirror_high_bytes, config.mirror_low_bytes)
     syncing = Syncing(lambda: _means(config), Schedule(store.database))
     while True:  # ended by a signal: the server's word, or its death
         time.sleep(every_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # not a secret
         tidy(store, marks)
+        if config.bucket is not None:
+            tidy_copies(store, CopyFolder(layout.cache_folder(config.data_path)))
+        say_keys(config, store.database)
         syncing.start()
+
+
+def tidy_copies(store: Store, folder: CopyFolder) -> None:
+    """What crashes left on this node, and copies of blobs that are no more. Others stay until they make room."""
+    try:
+        gone = folder.tidy(store.files.known)
+    except StorageError as error:
+        _log.warning("local copies are not tidied: %s", error)
+        return
+    if gone:
+        _log.info("copies=%d", gone)
+
+
+def say_keys(config: Config, database: Database) -> None:
+    """The other nodes believe what this one signs for as long as it says with which keys."""
+    try:
+        PublishedKeys(database).publish(KeySet(config.keys_path).own)
+    except (AuthError, StorageError) as error:
+        _log.warning("this node's keys are not published: %s", error)
 
 
 def _means(config: Config) -> Means:
     """What mirrors are synced with: connections of its own, since tidying goes on meanwhile."""
-    store = Store(Database(config.database_url, pool_size=4), open_driver(config.data_path, config.bucket))
+    store = Store(Database(config.database_url, connections=8), open_driver(config.data_path, config.bucket))
     return Means.of(Remotes(config.remotes), store, most_bytes=config.mirror_low_bytes or None)
 
 

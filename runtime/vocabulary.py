@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from runtime.gguf import Header
@@ -16,20 +18,21 @@ _FIXED_BYTES = 1024**2
 _ENTRY_BYTES = 256  # of a token or a merge, in tables and as text; 170 were measured
 
 
-def vocabulary_spec(store: Store, model: Model) -> ModelSpec:
-    """What the supervisor needs to tell tokens of `model`, be its weights loaded or not.
+@contextmanager
+def vocabulary_spec(store: Store, model: Model, *, go_on: Callable[[], None] = lambda: None) -> Iterator[ModelSpec]:
+    """What the supervisor needs to tell tokens of `model`, be its weights loaded or not; as `model_spec` gives it.
 
-    How it would be loaded does not matter to them. Raises ModelUnusable, GGUFInvalid, BlobUnknown.
+    How it would be loaded does not matter to them.
     """
-    spec = model_spec(store, model, LoadOptions(num_gpu=0))
-    return replace(
-        spec,
-        identity=f"vocabulary of {spec.identity}",
-        vocabulary_of=spec.identity,
-        memory=vocabulary_memory(model.header),
-        projector="",
-        adapters=(),
-    )
+    with model_spec(store, model, LoadOptions(num_gpu=0), go_on=go_on) as spec:
+        yield replace(
+            spec,
+            identity=f"vocabulary of {spec.identity}",
+            vocabulary_of=spec.identity,
+            memory=vocabulary_memory(model.header),
+            projector="",
+            adapters=(),
+        )
 
 
 def vocabulary_memory(header: Header) -> MemoryNeed:

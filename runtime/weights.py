@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from runtime.adapter_checks import MAX_ADAPTERS, check_adapter
 from runtime.archive import FilePart
+from runtime.artifact import Files
 from runtime.errors import GGUFInvalid, ModelUnusable
 from runtime.gguf import Header, read_header
 from runtime.gguf_checks import check_projector, check_weights
@@ -28,34 +31,51 @@ def identity(model: Model) -> str:
     return "+".join(map(_place, (*files.weights, *files.projectors, *files.adapters)))
 
 
-def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
-    """What the supervisor needs to load `model`, all of whose files have passed. Raises ModelUnusable, GGUFInvalid,
-    BlobUnknown.
+@contextmanager
+def model_spec(
+    store: Store, model: Model, options: LoadOptions, *, go_on: Callable[[], None] = lambda: None
+) -> Iterator[ModelSpec]:
+    """What the supervisor needs to load `model`, all of whose files have passed, and stay until the block ends.
+
+    From then on a loaded runner keeps them. go_on: called now and then while they are fetched; what it raises ends the
+    waiting. Raises ModelUnusable, GGUFInvalid, and what `LocalFiles.hold` raises.
     """
     files = model.files
+    _check_counts(files)
+    layers = (*files.weights, *files.adapters, *files.projectors)
+    with store.files.hold(model.name.repository, [layer.digest for layer in layers], go_on=go_on) as paths:
+        yield _spec(model, options, paths)
+
+
+def _check_counts(files: Files) -> None:
+    """Raises ModelUnusable for more files than one runner takes, or in places where it takes none."""
     if len(files.projectors) > 1:
         raise ModelUnusable(f"the model has {len(files.projectors)} projectors: one is as many as can be run")
     if len(files.adapters) > MAX_ADAPTERS:
         raise ModelUnusable(f"the model has {len(files.adapters)} adapters: {MAX_ADAPTERS} are as many as can be run")
     if any(layer.offset for layer in (*files.weights[1:], *files.projectors, *files.adapters)):
         raise ModelUnusable("only weights of one file may be in an archive: push the others as they are")
+
+
+def _spec(model: Model, options: LoadOptions, paths: list[Path]) -> ModelSpec:
+    """paths: of the weights, the adapters and the projector, in this order."""
+    files = model.files
     roles = tuple("+".join(map(_place, each)) for each in (files.weights, files.projectors, files.adapters))
-    paths = [_local_path(store, model, layer) for layer in files.weights]
-    adapters = [_local_path(store, model, layer) for layer in files.adapters]
-    projector = _local_path(store, model, files.projectors[0]) if files.projectors else None
+    count, adapted = len(files.weights), len(files.weights) + len(files.adapters)
+    weights, adapters, projector = paths[:count], paths[count:adapted], next(iter(paths[adapted:]), None)
     details = {key: value for key, value in model.details.items() if key not in _LENGTHS}
     return ModelSpec(
         identity=identity(model),
-        path=str(paths[0]),
+        path=str(weights[0]),
         options=options,
-        memory=_needs.get(roles, lambda: _checked_need(model, paths[0], projector, adapters)),
+        memory=_needs.get(roles, lambda: _checked_need(model, weights[0], projector, adapters)),
         trained_context=model.header.context_length,
         name=model.name.display,
         digest=model.digest.encoded,
         details=details | {"parent_model": ""},
         is_embedding=model.header.pooling_type is not None,
         projector=str(projector) if projector is not None else "",
-        more_paths=tuple(map(str, paths[1:])),
+        more_paths=tuple(map(str, weights[1:])),
         adapters=tuple(map(str, adapters)),
         offset=model.weights.offset,
     )
@@ -64,13 +84,6 @@ def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
 def _place(layer: Layer) -> str:
     """A file by its blob; one inside an archive by its place too, since a blob may look like both."""
     return f"{layer.digest}@{layer.offset}" if layer.offset else str(layer.digest)
-
-
-def _local_path(store: Store, model: Model, layer: Layer) -> Path:
-    path = store.blobs.local_path(model.name.repository, layer.digest)
-    if path is None:
-        raise ModelUnusable("the weights are not in a local file")
-    return path
 
 
 def _checked_need(model: Model, path: Path, projector: Path | None, adapters: list[Path]) -> MemoryNeed:

@@ -55,6 +55,10 @@ class BlobUnknown(StorageError):
     """No such blob in this repository."""
 
 
+class BlobDamaged(StorageError):
+    """The stored bytes are not what their digest says."""
+
+
 class BlobReferenced(StorageError):
     """A manifest of the repository still needs the blob."""
 
@@ -89,3 +93,7 @@ class StorageFull(StorageError):
 
 class StorageUnavailable(StorageError):
     """The database or the driver cannot be reached for now."""
+
+
+class TransactionLost(StorageUnavailable):
+    """The database gave the transaction up so that another one could end; the same again will most likely succeed."""

@@ -34,3 +34,8 @@ def objects_folder(data: Path) -> Path:
 def uploads_folder(data: Path) -> Path:
     """On the same filesystem as the objects, so that publishing is a rename."""
     return data / "uploads"
+
+
+def cache_folder(data: Path) -> Path:
+    """Local copies of blobs that lie in a bucket."""
+    return data / "cache"

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from migrations.run import upgrade
+from runtime import weights as loadable
+from runtime.messages import ModelSpec
+from runtime.model import Model
+from runtime.options import LoadOptions
 from storage.db import Database
 from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver
 from storage.reference import ModelName
 from storage.store import Store
+from tests.databases import url_of
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
@@ -20,9 +25,15 @@ OLLAMA = "application/vnd.ollama.image."
 
 def open_store(path: Path) -> Store:
     """An empty store below `path`."""
-    url = f"sqlite:///{path}/tonnage.db"
+    url = url_of(path)
     upgrade(url)
     return Store(Database(url), FilesystemDriver(path))
+
+
+def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
+    """What the supervisor is told of a model whose files stay anyway."""
+    with loadable.model_spec(store, model, options) as spec:
+        return spec
 
 
 def push_model(

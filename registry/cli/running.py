@@ -12,7 +12,7 @@ import click
 from registry.cli.chat import answer_once, converse, read_piped_prompt
 from registry.cli.connection import connect, connects, one_line_errors
 from registry.cli.steps import follow
-from registry.cli.tables import running_models
+from registry.cli.tables import fetching_text, running_models
 from registry.remotes.api import Api
 from registry.remotes.errors import NotFound
 from registry.remotes.progress import progress_on
@@ -22,9 +22,12 @@ from registry.remotes.text import one_line
 @click.command()
 @connects
 def ps(**options: Any) -> None:
-    """List the models that are loaded."""
+    """List the models that are loaded, and how far weights are that come from a bucket first."""
     with one_line_errors():
-        click.echo(running_models(connect(**options).api.models("/api/ps"), datetime.now(UTC)))
+        models, fetching = connect(**options).api.running()
+        click.echo(running_models(models, datetime.now(UTC)))
+        for weights in fetching:
+            click.echo(fetching_text(weights))
 
 
 @click.command()

@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from auth.audit import What
+from auth.key_set import KeySet
+from auth.published_keys import PublishedKeys
 from auth.tokens import FIRST_ADMIN, AccessTokens
 from migrations.run import upgrade
 from registry.cli.traces import leave
@@ -31,6 +33,7 @@ _SERVE_OPTIONS = (
     click.option("--data", metavar="DIR", help="The data folder (TONNAGE_DATA)."),
     click.option("--database-url", metavar="URL", help="SQLAlchemy URL (TONNAGE_DATABASE_URL)."),
     click.option("--external-url", metavar="URL", help="How clients address this server (TONNAGE_EXTERNAL_URL)."),
+    click.option("--node", metavar="NAME", help="Of one of several servers; else the host's (TONNAGE_NODE)."),
     click.option("--access", metavar="keyed|open", help="Who may write (TONNAGE_ACCESS)."),
     click.option("--workers", metavar="N", help="Web processes (TONNAGE_WORKERS)."),
     click.option("--threads", metavar="N", help="Threads of each (TONNAGE_THREADS)."),
@@ -38,6 +41,7 @@ _SERVE_OPTIONS = (
     click.option("--limit-rate-up", metavar="RATE", help="Bytes a second to others (TONNAGE_LIMIT_RATE_UP)."),
     click.option("--mirror-high", metavar="SIZE", help="Mirrored blobs go above this (TONNAGE_MIRROR_HIGH)."),
     click.option("--mirror-low", metavar="SIZE", help="Until so much is left (TONNAGE_MIRROR_LOW)."),
+    click.option("--cache-bytes", metavar="SIZE", help="Of local copies of a bucket's weights (TONNAGE_CACHE_BYTES)."),
     click.option("--memory-budget", metavar="SIZE", help="For loaded models (TONNAGE_MEMORY_BUDGET)."),
     click.option("--keep-alive", metavar="DURATION", help="Of idle models (OLLAMA_KEEP_ALIVE)."),
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error (TONNAGE_LOG_LEVEL)."),
@@ -101,7 +105,7 @@ def serve(**flags: object) -> int:
     config = config_of(**flags)
     try:
         check_bucket(config.bucket)
-        return run_server(config, announce=click.echo, prepare=_print_first_token)
+        return run_server(config, announce=click.echo, prepare=_prepare)
     except (CannotServe, StorageUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
@@ -110,9 +114,11 @@ for _option in reversed(_SERVE_OPTIONS):
     serve = _option(serve)
 
 
-def _print_first_token(config: Config) -> None:
-    database = Database(config.database_url)
+def _prepare(config: Config) -> None:
+    """Tell the other nodes what this one signs with; print the first token, if there has never been one."""
+    database = Database(config.database_url, connections=1)
     try:
+        PublishedKeys(database).publish(KeySet(config.keys_path).own)
         secret = AccessTokens(database).ensure_first_admin()
         if secret is not None:
             leave(database, What.TOKEN_CREATE, reference=FIRST_ADMIN, detail="first start")

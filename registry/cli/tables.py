@@ -45,6 +45,15 @@ def running_models(models: Sequence[dict[str, Any]], now: datetime) -> str:
     return table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
 
 
+def fetching_text(weights: dict[str, Any]) -> str:
+    """`ps`: weights on their way, `fetching library/llama3: 45% of 4.9 GB`."""
+    total, completed = weights.get("total"), weights.get("completed")
+    share = ""
+    if isinstance(total, int) and isinstance(completed, int) and 0 <= completed <= total and total > 0:
+        share = f"{completed * 100 // total}% of "
+    return f"fetching {one_line(_text(weights, 'repository'))}: {share}{size_text(total)}"
+
+
 def size_text(size: object) -> str:
     """Bytes in decimal units, two digits at most: `2.0 GB`, `397 MB`."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:

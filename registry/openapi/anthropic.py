@@ -29,7 +29,7 @@ from registry.openapi.schemas import (
 )
 from runtime.api.anthropic.errors import TYPES
 
-_REFUSALS: Final = (400, 404, 413, 500, 503)
+_REFUSALS: Final = (400, 404, 413, 500, 503, 507)
 _BLOCKS: Final = "Text, or blocks: `text`, `image`, `thinking`, `tool_use`, `tool_result` …"
 _REQUEST_ID: Final = {"Request-Id": "The id of this request, `req_` and 24 hexadecimal digits."}
 

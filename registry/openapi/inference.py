@@ -36,7 +36,7 @@ from registry.openapi.schemas import (
     said,
 )
 
-_REFUSALS: Final = (400, 404, 413, 500, 503)
+_REFUSALS: Final = (400, 404, 413, 500, 503, 507)
 _HEADERS: Final = {"Tonnage-Truncated": "`true` where something did not fit the context."}
 _GENERATING: Final[Mapping[str, JSON]] = {
     "stream": STREAM,
@@ -175,11 +175,16 @@ _DETOKENIZE: Final = _asking(
     asked({"model": MODEL, "tokens": array({**INTEGER, "minimum": 0})}, {"keep_alive": KEEP_ALIVE}),
     answer({"model": STRING, "text": STRING, "content": STRING, "total_duration": COUNT, "load_duration": COUNT}),
 )
+_FETCHED: Final = said(
+    "Weights on their way from a bucket to this node.",
+    answer({"repository": STRING, "digest": STRING, "total": COUNT, "completed": COUNT}),
+)
+_RUNNING: Final = answer({"models": array(ref("RunningModel"))}, {"fetching": array(_FETCHED)})
 _PS: Final = Operation(
     "GET",
     "/api/ps",
     "The loaded models that the caller may see, the one that stays longest first",
-    (Answer(200, "The list.", {JSON_TYPE: answer({"models": array(ref("RunningModel"))})}),),
+    (Answer(200, "The list.", {JSON_TYPE: _RUNNING}),),
     (503,),
 )
 

@@ -30,7 +30,7 @@ from registry.openapi.schemas import (
     said,
 )
 
-_REFUSALS: Final = (400, 404, 413, 500, 503)
+_REFUSALS: Final = (400, 404, 413, 500, 503, 507)
 _EFFORT: Final = one_of("none", "minimal", "low", "medium", "high", "xhigh", "ultra", "max")
 _SAMPLING: Final[Mapping[str, JSON]] = {
     "stream": {**BOOLEAN, "default": False},

@@ -29,12 +29,13 @@ class Api:
 
     def models(self, path: str) -> list[dict[str, Any]]:
         """What `/api/tags` or `/api/ps` lists. Raises RemoteError."""
-        with self._http.request("GET", f"{self.home}{path}", headers=self._headers) as reply:
-            body = self._json(reply, path)
-        models = body.get("models")
-        if not isinstance(models, list):
-            raise AnswerInvalid(f"{self.home} answered {path} without a list of models")
-        return [model for model in models if isinstance(model, dict)]
+        return self._models(self._get(path), path)
+
+    def running(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Loaded models, and weights on their way from a bucket, which not every server tells. Raises RemoteError."""
+        body = self._get("/api/ps")
+        fetching = body.get("fetching")
+        return self._models(body, "/api/ps"), _objects(fetching) if isinstance(fetching, list) else []
 
     def show(self, model: str, *, verbose: bool = False) -> dict[str, Any]:
         """Raises NotFound."""
@@ -97,6 +98,16 @@ class Api:
                     raise RemoteError(one_line(str(message["error"])) or f"{self.home} ended the answer with an error")
                 yield message
 
+    def _get(self, path: str) -> dict[str, Any]:
+        with self._http.request("GET", f"{self.home}{path}", headers=self._headers) as reply:
+            return self._json(reply, path)
+
+    def _models(self, body: dict[str, Any], path: str) -> list[dict[str, Any]]:
+        models = body.get("models")
+        if not isinstance(models, list):
+            raise AnswerInvalid(f"{self.home} answered {path} without a list of models")
+        return _objects(models)
+
     def _post(self, path: str, body: dict[str, Any]) -> Reply:
         headers = {**self._headers, "Content-Type": "application/json"}
         return self._http.request(
@@ -129,3 +140,7 @@ def _parse(raw: bytes, home: Origin) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise AnswerInvalid(f"{home} answered with something that is not a JSON object")
     return body
+
+
+def _objects(listed: list[Any]) -> list[dict[str, Any]]:
+    return [each for each in listed if isinstance(each, dict)]

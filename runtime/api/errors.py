@@ -39,6 +39,7 @@ STATUSES: Mapping[type[Exception], int] = {
     CallInvalid: 500,
     TemplateFailed: 500,
     RendererBusy: 503,
+    storage.StorageFull: 507,
     storage.StorageUnavailable: 503,
     storage.NameUnknown: 404,
     storage.ManifestUnknown: 404,

@@ -13,11 +13,12 @@ from runtime.api.embed import embed, embeddings
 from runtime.api.generate import generate
 from runtime.api.replies import one_object, refusal
 from runtime.api.rerank import rerank
-from runtime.api.serving import supervisor
+from runtime.api.serving import store, supervisor
 from runtime.api.tokens import detokenize, tokenize
 from runtime.errors import RuntimeFailure
 from runtime.messages import Loaded
 from storage.errors import StorageError
+from storage.local_copies.copies import UnderWay
 from storage.reference import ModelName
 
 bp = Blueprint("ollama", __name__)
@@ -25,9 +26,14 @@ bp = Blueprint("ollama", __name__)
 
 @bp.get("/api/ps")
 def ps() -> Response:
-    """The loaded models that the caller may see, the one that stays longest first."""
+    """The loaded models that the caller may see, the one that stays longest first.
+
+    While weights are on their way from a bucket, `fetching` tells how far they are, in the words of a pull.
+    """
     loaded = sorted(supervisor().ps(), key=lambda model: -model.expires_at)
-    return one_object({"models": [shown for shown in map(_shown, loaded) if shown is not None]})
+    body: dict[str, Any] = {"models": [shown for shown in map(_shown, loaded) if shown is not None]}
+    fetching = [shown for shown in map(_on_its_way, store().files.under_way()) if shown is not None]
+    return one_object(body | ({"fetching": fetching} if fetching else {}))
 
 
 def _shown(model: Loaded) -> dict[str, Any] | None:
@@ -52,6 +58,14 @@ def _shown(model: Loaded) -> dict[str, Any] | None:
         "size_vram": model.size_vram,
         "context_length": model.context_length,
     }
+
+
+def _on_its_way(copy: UnderWay) -> dict[str, Any] | None:
+    """A copy in the making, with a repository that holds the blob and that the caller may see."""
+    seen = next(filter(current_gate().may_see, store().blobs.holders(copy.digest)), None)
+    if seen is None:
+        return None
+    return {"repository": str(seen), "digest": str(copy.digest), "total": copy.total, "completed": copy.completed}
 
 
 bp.add_url_rule("/api/generate", view_func=generate, methods=["POST"])

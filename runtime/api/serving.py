@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,8 @@ from runtime.api.errors import Refused
 from runtime.api.names import parse_name
 from runtime.api.requests import Body, check_base64, read_body
 from runtime.dialogue import Dialogue, Prompt, Reading
-from runtime.messages import GenerateRequest
+from runtime.errors import RequestCancelled
+from runtime.messages import GenerateRequest, ModelSpec
 from runtime.model import Model, load_model
 from runtime.options import SampleOptions, merge_options
 from runtime.prompts import IMAGE_TOKENS, fit
@@ -106,22 +108,27 @@ class Call:
     def lease(self, model: Model) -> tuple[Lease, SampleOptions]:
         """A loaded runner, and what its sampler is told. The caller closes the lease."""
         load, sample = merge_options(self.options(model))
-        try:
-            spec = model_spec(store(), model, load)
-        except (BlobUnknown, KeyUnknown):
-            raise Refused(404, TRY_PULLING.format(self.model_name)) from None
-        lease = supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
-        return lease, sample
+        return self._leased(model_spec(store(), model, load, go_on=self._go_on)), sample
 
     def lease_vocabulary(self, model: Model) -> Lease:
         """A runner that knows the model's words: the one that has it loaded, or one without weights. The caller closes
         it. Raises Refused.
         """
-        try:
-            spec = vocabulary_spec(store(), model)
-        except (BlobUnknown, KeyUnknown):
-            raise Refused(404, TRY_PULLING.format(self.model_name)) from None
-        return supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
+        return self._leased(vocabulary_spec(store(), model, go_on=self._go_on))
+
+    def _leased(self, described: AbstractContextManager[ModelSpec]) -> Lease:
+        """A runner of what is `described`, whose files are held until it has them."""
+        with ExitStack() as held:
+            try:
+                spec = held.enter_context(described)
+            except (BlobUnknown, KeyUnknown):
+                raise Refused(404, TRY_PULLING.format(self.model_name)) from None
+            return supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
+
+    def _go_on(self) -> None:
+        """Raises RequestCancelled once the client has left."""
+        if self.is_cancelled():
+            raise RequestCancelled("request canceled")
 
     def load_only(self, model: Model) -> str:
         """Load the model, or unload it for a keep-alive of 0. Returns the `done_reason` to report."""

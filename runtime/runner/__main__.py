@@ -16,6 +16,7 @@ from typing import Any
 
 from runtime.errors import LoadFailed
 from runtime.process import die_with_parent
+from runtime.runner.files import keep_files
 from runtime.runner.limits import restrain
 from runtime.runner.settings import RunnerSettings
 from runtime.wire import Channel
@@ -36,6 +37,7 @@ def main() -> int:
     if settings.parent_pid:
         die_with_parent(settings.parent_pid, signal.SIGKILL)
     restrain()
+    keep_files(settings)
     try:
         serve(settings, control, channel)
     except LoadFailed as error:

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from auth.keys import PrivateKey
-from registry.cli.tables import ago_text, processor_text, running_models, size_text, stored_models, until_text
+from registry.cli.tables import (
+    ago_text,
+    fetching_text,
+    processor_text,
+    running_models,
+    size_text,
+    stored_models,
+    until_text,
+)
 from registry.remotes.progress import progress_on
 from tests.faulty_registry import faulty_registry
 from tests.tiny_gguf import write_tiny_gguf
@@ -312,6 +320,22 @@ def test_times(seconds, text):
 )
 def test_the_end_of_a_models_stay(when, text):
     assert until_text(when, NOW) == text
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            {"repository": "library/far", "total": 4_900_000_000, "completed": 2_205_000_000},
+            "library/far: 45% of 4.9 GB",
+        ),
+        ({"repository": "a\nb", "total": 0, "completed": 0}, "a b: 0 B"),
+        ({"total": "much", "completed": 5}, ": -"),
+        ({"repository": "m", "total": 5, "completed": 6}, "m: 5 B"),
+    ],
+)
+def test_weights_on_their_way_are_shown_with_how_far_they_are(told, shown):
+    assert fetching_text(told) == f"fetching {shown}"
 
 
 def test_hostile_lists_are_shown_as_well_as_can_be():

@@ -17,16 +17,18 @@ from sqlalchemy import update
 
 from migrations.run import upgrade
 from registry.config import Config
-from registry.janitor import tidy
+from registry.janitor import tidy, tidy_copies
 from storage.db import Database
 from storage.digest import Digest
-from storage.drivers.filesystem import FilesystemDriver
 from storage.errors import StorageUnavailable
 from storage.layout import BLOBS, uploads_folder
+from storage.local_copies.folder import CopyFolder
 from storage.models import Upload
 from storage.reference import RepositoryName
 from storage.store import Store
+from tests.backends import driver_of
 from tests.client import Client
+from tests.databases import url_of
 from tests.server import ROOT, Server, is_alive, running_server, wait_for
 
 NAME = RepositoryName("team/model")
@@ -34,14 +36,14 @@ NAME = RepositoryName("team/model")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = Config(data=str(tmp_path), database_url=f"sqlite:///{tmp_path}/tonnage.db")
+    config = Config(data=str(tmp_path), database_url=url_of(tmp_path))
     upgrade(config.database_url)
     return config
 
 
 @pytest.fixture
 def store(config: Config) -> Iterator[Store]:
-    store = Store(Database(config.database_url), FilesystemDriver(config.data_path))
+    store = Store(Database(config.database_url), driver_of(config.data_path))
     yield store
     store.database.close()
 
@@ -73,6 +75,18 @@ def test_one_turn_ends_old_sessions_and_sweeps(config, store):
     assert keys(store) == []
     assert len(list(uploads_folder(config.data_path).iterdir())) == 1
     assert store.uploads.resume(NAME, young.id).offset == 3
+
+
+def test_copies_of_blobs_that_are_no_more_go(store, tmp_path):
+    folder, gone = CopyFolder(tmp_path / "cache"), Digest.of(b"gone")
+    blob = store.blobs.put(NAME, b"kept")
+    folder.make()
+    for digest in (blob.digest, gone):
+        folder.copy_of(digest).write_bytes(b"copy")
+
+    tidy_copies(store, folder)
+
+    assert [entry.name for entry in folder.entries()] == [folder.copy_of(blob.digest).name]
 
 
 def test_a_store_that_refuses_is_tidied_the_next_time(store, monkeypatch):
@@ -193,6 +207,6 @@ def test_scrub_reports_a_rotten_file_and_says_so_with_its_status(config, store):
 
 
 def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = os.environ | {"TONNAGE_DATA": config.data}
+    environ = os.environ | {"TONNAGE_DATA": config.data, "TONNAGE_DATABASE_URL": config.database_url}
     command = [sys.executable, "-m", "registry", *arguments]
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

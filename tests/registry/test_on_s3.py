@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import Client
+from tests.databases import url_of
 from tests.s3_server import BUCKET, S3Server, s3_server
 from tests.server import ROOT, running_server
-from tests.tiny_gguf import write_tiny_gguf
 
 DATA = os.urandom(20 * 2**20)  # a part and a tail
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -33,7 +33,7 @@ def environ(s3: S3Server) -> dict[str, str]:
 
 
 def test_another_node_finishes_what_a_killed_one_began(environ, tmp_path):
-    shared = environ | {"TONNAGE_DATABASE_URL": f"sqlite:///{tmp_path}/shared.db"}
+    shared = environ | {"TONNAGE_DATABASE_URL": url_of(tmp_path)}
     with running_server(tmp_path / "one", shared) as one:
         location = Client(one.host).request("POST", UPLOADS, headers={"Content-Length": "0"}).headers["Location"]
         assert Client(one.host).request("PATCH", location, DATA[: 18 * 2**20]).status == 202
@@ -48,11 +48,7 @@ def test_another_node_finishes_what_a_killed_one_began(environ, tmp_path):
         assert node.request("GET", BLOB).body == DATA
         part = node.request("GET", BLOB, headers={"Range": "bytes=16777000-16778000"})
         assert (part.status, part.body) == (206, DATA[16777000:16778001])
-        write_tiny_gguf(tmp_path / "tiny.gguf")
-        node.push_model("library/tiny", "latest", tmp_path / "tiny.gguf")
-        refusal = node.request("POST", "/api/generate", b'{"model": "tiny", "prompt": "x"}')
-        assert refusal.json == {"error": "the weights are not in a local file"}
-    assert [path for path in tmp_path.rglob("*") if path.stat().st_size > 2**20 and path.suffix != ".gguf"] == []
+    assert [path for path in tmp_path.rglob("*") if path.stat().st_size > 2**20 and path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,12 @@ from runtime.runner.engine import Engine
 from runtime.runner.library import Context, Log
 from runtime.runner.library import Model as Loaded
 from runtime.runner.settings import RunnerSettings
-from runtime.weights import model_spec
 from storage.reference import ModelName
 from storage.store import Store
 from tests.answers import Recorder, ask, finish, run
 from tests.embedded import Vectors, vectors
 from tests.gguf_variants import VARIANTS, write_variant
-from tests.stored_models import OLLAMA, open_store, push_layers
+from tests.stored_models import OLLAMA, model_spec, open_store, push_layers
 from tests.supervised import Supervised, answer, request, supervised
 from tests.tiny_gguf import EMBEDDING, write_tiny_gguf
 from tests.tiny_lora import ALPHA, RANK, deltas, tiny_pairs, write_tiny_lora

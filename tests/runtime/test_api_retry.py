@@ -8,7 +8,7 @@ from runtime.api.replies import refusal
 from runtime.errors import LoadFailed, QueueFull, SupervisorGone
 from runtime.failures import failure
 from runtime.templates.errors import RendererBusy
-from storage.errors import StorageUnavailable
+from storage.errors import StorageFull, StorageUnavailable
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from storage.errors import StorageUnavailable
         (failure({"kind": "QueueFull", "message": "busy"}), "1"),
         (StorageUnavailable("locked"), "1"),
         (LoadFailed("no"), None),
+        (StorageFull("never fits"), None),
     ],
 )
 def test_who_is_refused_for_now_is_told_when_to_return(error: Exception, header: str | None) -> None:

@@ -10,11 +10,11 @@ import pytest
 from runtime.errors import GGUFInvalid, ModelUnusable
 from runtime.model import Model, load_model
 from runtime.options import LoadOptions
-from runtime.weights import identity, model_spec
+from runtime.weights import identity
 from storage.reference import ModelName
 from storage.store import Store
 from tests.foreign_models import KITOPS, packed
-from tests.stored_models import OLLAMA, open_store, push_layers
+from tests.stored_models import OLLAMA, model_spec, open_store, push_layers
 from tests.supervised import Supervised, answer, request, supervised
 from tests.tiny_gguf import write_tiny_gguf
 from tests.tiny_lora import write_tiny_lora

@@ -12,11 +12,10 @@ from runtime.errors import GGUFInvalid, ModelUnusable
 from runtime.model import Model, load_model
 from runtime.options import LoadOptions
 from runtime.summary import summary
-from runtime.weights import model_spec
 from storage.errors import ManifestUnknown, NameUnknown
 from storage.reference import ModelName
 from storage.store import Store
-from tests.stored_models import open_store, push_layers, push_model
+from tests.stored_models import model_spec, open_store, push_layers, push_model
 from tests.tiny_gguf import write_tiny_gguf
 
 THINKING = "{% if enable_thinking %}<think>{% endif %}{{ messages }}</think>"

@@ -20,10 +20,10 @@ from runtime.runner.library import Model as Loaded
 from runtime.runner.settings import RunnerSettings
 from runtime.shards import in_order, joined
 from runtime.summary import summary
-from runtime.weights import identity, model_spec
+from runtime.weights import identity
 from storage.reference import ModelName
 from storage.store import Store
-from tests.stored_models import OLLAMA, open_store, push_layers
+from tests.stored_models import OLLAMA, model_spec, open_store, push_layers
 from tests.supervised import Supervised, answer, request, supervised
 from tests.tiny_gguf import write_tiny_gguf
 from tests.tiny_lora import write_tiny_lora

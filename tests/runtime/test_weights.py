@@ -18,11 +18,11 @@ from runtime.gguf_reader import KEPT_ARRAY, Span
 from runtime.gguf_types import ValueType
 from runtime.model import Model, load_model
 from runtime.options import LoadOptions
-from runtime.weights import identity, model_spec
+from runtime.weights import identity
 from storage.reference import ModelName
 from storage.store import Store
 from tests.gguf_damage import text
-from tests.stored_models import OLLAMA, open_store, push_layers
+from tests.stored_models import OLLAMA, model_spec, open_store, push_layers
 from tests.tiny_gguf import write_tiny_gguf
 
 

@@ -16,7 +16,7 @@ from registry.models.create.gguf_files import Weights
 from registry.models.create.parts import Part
 from registry.models.staging import Staging
 from runtime.api.errors import Refused
-from runtime.errors import GGUFInvalid, LevelUnsupported, ModelUnusable
+from runtime.errors import GGUFInvalid, LevelUnsupported, RequestCancelled
 from runtime.gguf import Header, read_header
 from runtime.gguf_checks import check_weights
 from runtime.quantize import check_source, parse_level, quantize
@@ -53,7 +53,7 @@ def quantized(
 ) -> Generator[JSON, None, Weights]:
     """The weights at `level`, with lines on the way; themselves where they are at it already.
 
-    Whoever leaves the generator ends the work, and nothing of it is left. Raises Refused, ModelUnusable, GGUFInvalid,
+    Whoever leaves the generator ends the work, and nothing of it is left. Raises Refused, GGUFInvalid,
     QuantizeFailed, RequestCancelled, StorageError.
     """
     if weights.header.file_type == level:
@@ -84,23 +84,25 @@ def _checked_source(weights: Weights) -> str:
 
 
 def _quantize(staging: Staging, part: Part, level: str, state: _State, is_cancelled: Callable[[], bool]) -> BlobInfo:
-    source = staging.store.blobs.local_path(part.home, part.digest)
-    if source is None:
-        raise ModelUnusable("the weights are not in a local file")
-    try:
-        with source.open("rb") as file:
-            check_weights(read_header(file, part.size), file, part.size)
-    except GGUFInvalid as error:
-        raise Refused(400, str(error)) from None
+    def go_on() -> None:
+        if state.is_unwanted.is_set() or is_cancelled():
+            raise RequestCancelled("request canceled")
 
-    def write(path: Path, keep: Callable[[], None]) -> None:
-        def is_unwanted() -> bool:
-            keep()
-            return state.is_unwanted.is_set() or is_cancelled()
+    with staging.store.files.hold(part.home, [part.digest], go_on=go_on) as (source,):
+        try:
+            with source.open("rb") as file:
+                check_weights(read_header(file, part.size), file, part.size)
+        except GGUFInvalid as error:
+            raise Refused(400, str(error)) from None
 
-        quantize(source, path, level, progress=state.tell, is_cancelled=is_unwanted)
+        def write(path: Path, keep: Callable[[], None]) -> None:
+            def is_unwanted() -> bool:
+                keep()
+                return state.is_unwanted.is_set() or is_cancelled()
 
-    return produce_blob(staging.store, staging.place, write, principal=staging.principal)
+            quantize(source, path, level, progress=state.tell, is_cancelled=is_unwanted)
+
+        return produce_blob(staging.store, staging.place, write, principal=staging.principal)
 
 
 def _of_blob(staging: Staging, part: Part, blob: BlobInfo) -> Weights:
