@@ -63,9 +63,9 @@ class Tally:
     strange: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, what: str) -> None:
+    def add(self, what: str, count: int = 1) -> None:
         with self._lock:
-            self.counts[what] += 1
+            self.counts[what] += count
 
     def wonder(self, what: str) -> None:
         with self._lock:
