@@ -21,6 +21,7 @@ from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknow
 from storage.models import LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import HOLDING, RepositoryName
+from storage.retry import retried
 
 T = TypeVar("T")
 
@@ -118,14 +119,20 @@ class Blobs:
             raise DigestInvalid("the bytes have another digest", digest=str(digest))
         key = layout.new_blob_key()
         self._driver.write(key, BytesIO(data))
-        with self._database.begin() as connection:
-            repository_id = ensure_repository(connection, name)
-            names = digests.values()
-            kept = admit(connection, repository_id, digests[algorithm], names, principal, key=key, size=len(data))
+        kept = self._admit(name, digests[algorithm], digests.values(), principal, key=key, size=len(data))
         if kept != key:
             self._driver.delete(key)
         return BlobInfo(digests[algorithm], len(data), kept)
 
+    @retried
+    def _admit(
+        self, name: RepositoryName, digest: Digest, aliases: Collection[Digest], who: str | None, *, key: str, size: int
+    ) -> str:
+        with self._database.begin() as connection:
+            repository_id = ensure_repository(connection, name)
+            return admit(connection, repository_id, digest, aliases, who, key=key, size=size)
+
+    @retried
     def mount(
         self, digest: Digest, *, source: RepositoryName, into: RepositoryName, principal: str | None = None
     ) -> bool:
@@ -156,6 +163,7 @@ class Blobs:
         with self._database.read() as session:
             return [RepositoryName(name) for name in session.scalars(query)]
 
+    @retried
     def unlink(self, name: RepositoryName, digest: Digest) -> None:
         """Take the blob out of the repository. Raises BlobUnknown, NameUnknown, BlobReferenced."""
         with self._database.begin() as connection:
@@ -169,6 +177,7 @@ class Blobs:
                 raise BlobUnknown("no such blob in this repository", digest=str(digest))
             settle(connection, [object_id])
 
+    @retried
     def renew_lease(self, name: RepositoryName, digest: Digest, *, principal: str | None = None) -> BlobInfo:
         """`stat`, and a promise to who may push that the blob stays while the client acts on the answer.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,22 +18,18 @@ from sqlalchemy import (
     Select,
     String,
     Table,
-    create_engine,
-    event,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from storage.errors import StorageFull, StorageUnavailable
+from storage.engines import BEGIN, BUSY_S, create_pool
+from storage.errors import StorageFull, StorageUnavailable, TransactionLost
 
-_BUSY_TIMEOUT_S: Final = 15
-_BEGIN: Final = "tonnage_begin"
+CONNECTIONS: Final = 16  # of one process, where nothing says how many threads share them
 
 BigId: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only in INTEGER keys
 
@@ -107,20 +102,29 @@ class Database:
     """One database; a pool in every process that uses it.
 
     `write()` holds SQLite's write lock from its first line, so what a transaction read stays true until it ends.
+    On PostgreSQL it runs at READ COMMITTED, whatever the server's default is: each statement sees what is committed
+    when it begins. That is enough because whoever decides by a row holds it first (SELECT … FOR UPDATE) and looks in a
+    statement after that, holds several in the order of their ids, and leaves the rest to constraints and ON CONFLICT.
+    There are no serialisation failures at this level; what deadlocks all the same is TransactionLost for one of the
+    two, and `storage.retry.retried` runs that again. Waits for a lock, a statement or a connection of the pool end as
+    StorageUnavailable.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
-        self.engine = _engine(url, pool_size)
-        self._reads = self.engine
-        self._writes = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+    def __init__(self, url: str, *, connections: int = CONNECTIONS) -> None:
+        """connections: how many this process makes at most; threads beyond them wait their turn."""
+        self.engine = create_pool(url, connections)
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        one_view = {} if is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reads = self.engine.execution_options(**one_view)
+        self._writes = self.engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         # SQLite's waiting writers sleep and try again; within a process they take turns instead.
-        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
-        self._single = self.engine.execution_options(**{_BEGIN: None})
+        self._turn = threading.Lock() if is_sqlite else None
+        self._single = self.engine.execution_options(**{BEGIN: None})
         self._compiled: dict[HotQuery, _Compiled] = {}
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A short transaction that changes nothing. Never hold it while a body streams."""
+        """A short transaction that changes nothing, and sees one state. Never hold it while a body streams."""
         with _refusals(), Session(self._reads, autoflush=False, expire_on_commit=False) as session:
             yield session
 
@@ -145,7 +149,7 @@ class Database:
         if self._turn is None:
             yield
             return
-        if not self._turn.acquire(timeout=_BUSY_TIMEOUT_S):
+        if not self._turn.acquire(timeout=BUSY_S):
             raise StorageUnavailable("the database is busy")
         try:
             yield
@@ -156,7 +160,7 @@ class Database:
     def connect(self) -> Iterator[Connection]:
         """A bare reading connection, for hot queries that a session would make slower than they are.
 
-        On SQLite each query sees the latest rows: use `read()` where two queries must agree.
+        Each query sees the latest rows: use `read()` where two queries must agree.
         """
         with _refusals(), self._single.connect() as connection:
             yield connection
@@ -206,46 +210,6 @@ def insert(session: Session | Connection, table: type[Base] | Table) -> sqlite.I
     return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
 
 
-def create_sqlite_or_postgresql_engine(url: str, **options: Any) -> Engine:
-    """An engine for one of the two databases we know. Raises StorageUnavailable for another URL."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise StorageUnavailable("not a database URL") from None
-    if parsed.get_backend_name() == "postgresql":
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, **options)
-    if parsed.get_backend_name() == "sqlite":
-        return create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, **options)
-    raise StorageUnavailable("neither an SQLite nor a PostgreSQL URL", backend=parsed.get_backend_name())
-
-
-def _engine(url: str, pool_size: int) -> Engine:
-    engine = create_sqlite_or_postgresql_engine(
-        url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=10, pool_pre_ping=not url.startswith("sqlite")
-    )
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own; `_begin_sqlite` does
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1000}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # what was answered 201 survives a power cut
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """A write that began as a read cannot wait for the lock: SQLite would fail it at once."""
-    statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
-    if statement is not None:
-        connection.exec_driver_sql(statement)
-
-
 @contextmanager
 def _driver_errors(engine: Engine) -> Iterator[None]:
     """The driver's own errors, where SQLAlchemy does not stand between."""
@@ -253,7 +217,7 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (driver.OperationalError, driver.InterfaceError) as error:
-        raise StorageUnavailable("the database does not answer") from error
+        raise _unavailable(error) from error
 
 
 @contextmanager
@@ -264,10 +228,28 @@ def _refusals() -> Iterator[None]:
     except PoolTimeout as error:
         raise StorageUnavailable("all database connections are in use") from error
     except OperationalError as error:
-        if "disk is full" in str(error.orig):
-            raise StorageFull("no space left for the database") from error
-        raise StorageUnavailable("the database does not answer") from error
+        raise _unavailable(error.orig) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
             raise StorageUnavailable("the database does not answer") from error
         raise
+
+
+# by PostgreSQL's SQLSTATE: serialization_failure, deadlock_detected; lock_not_available, query_canceled,
+# too_many_connections; disk_full
+_LOST: Final = ("40001", "40P01")
+_BUSY: Final = ("55P03", "57014", "53300")
+_FULL: Final = ("53100",)
+_READ_ONLY: Final = "25006"  # read_only_sql_transaction: a standby, or a server that gave its place to one
+
+
+def _unavailable(error: BaseException | None) -> StorageUnavailable | StorageFull:
+    """What an OperationalError of either driver means to us."""
+    state = getattr(error, "sqlstate", None)
+    if state in _LOST:
+        return TransactionLost("the database gave up the transaction for another one")
+    if state in _BUSY:
+        return StorageUnavailable("the database is busy")
+    if state in _FULL or "disk is full" in str(error):
+        return StorageFull("no space left for the database")
+    return StorageUnavailable("the database does not answer")

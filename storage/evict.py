@@ -20,6 +20,7 @@ from storage.gc import Collector
 from storage.models import DELETING, LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object
 from storage.namespaces import require_repository
 from storage.reference import RepositoryName
+from storage.retry import retried
 
 Belongs = Callable[[ColumnExpressionArgument[int]], ColumnElement[bool]]  # the id of a repository → is it one of those?
 
@@ -61,6 +62,7 @@ class Evictor:
         """
         return self._collector.remove(object_id).size if self._give_up(object_id) else 0
 
+    @retried
     def _give_up(self, object_id: int) -> bool:
         """Unlink the blobs and mark the object, which nothing names then: a crash leaves it to the next sweep."""
         with self._database.write() as session:
@@ -77,6 +79,7 @@ class Evictor:
         return True
 
 
+@retried
 def shorten_lease(database: Database, name: RepositoryName, digest: Digest, *, principal: str, left_s: float) -> None:
     """Let the principal's own lease of a blob that a manifest lists already end within `left_s` seconds.
 

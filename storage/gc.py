@@ -26,6 +26,7 @@ from storage.layout import BLOBS
 from storage.models import DELETING, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.models import Upload as UploadRow
 from storage.reference import RepositoryName
+from storage.retry import retried
 
 MAX_OBJECTS: Final = 10_000  # of one sweep; the next one goes on
 ORPHAN_S: Final = 48 * 3600.0  # longer than any upload session lives without a touch
@@ -109,6 +110,7 @@ class Collector:
                     swept += self.remove(row[2])
         return swept
 
+    @retried
     def drop_link(self, repository_id: int, blob_id: int, object_id: int) -> bool:
         """Take the blob out of a repository that has neither a lease nor a manifest for it; whether it was taken."""
         with self._database.write() as session:
@@ -124,6 +126,7 @@ class Collector:
             settle(session, [object_id])
         return True
 
+    @retried
     def mark(self, object_id: int) -> bool:
         """The first transaction: from now on no reader and no push knows the object. False if somebody needs it."""
         with self._database.write() as session:
@@ -134,6 +137,7 @@ class Collector:
             unused = unused.execution_options(synchronize_session=False)
             return session.execute(unused.returning(Object.id)).first() is not None
 
+    @retried
     def remove(self, object_id: int) -> Swept:
         """The bytes of a marked object, then, in the second transaction, its rows. Doing it twice is harmless."""
         query = select(Object.storage_key, Object.size).where(Object.id == object_id, Object.state == DELETING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ READ_BYTES: Final = 1024 * 1024
 SAVE_BYTES: Final = 64 * 1024 * 1024
 SAVE_S: Final = 5.0
 BOTH_BYTES: Final = 64 * 1024 * 1024  # sha512 costs more than sha256: large sessions get it only when announced
-_MAX_PENDING: Final = 8  # blocks read but not hashed yet
+_MAX_PENDING: Final = 8  # blocks read but not hashed yet, of all appends of a process together
+_room: Final = threading.BoundedSemaphore(_MAX_PENDING)
 
 
 class HashThread:
@@ -40,9 +42,18 @@ class HashThread:
         if len(block) < READ_BYTES and not self._pending:
             self._hasher.update(block)
             return
-        if len(self._pending) >= _MAX_PENDING:
+        while not _room.acquire(blocking=False):
+            if not self._pending:  # others have taken all of it
+                self._hasher.update(block)
+                return
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._hasher.update, block))
+        self._pending.append(self._pool.submit(self._update, block))
+
+    def _update(self, block: bytes) -> None:
+        try:
+            self._hasher.update(block)
+        finally:
+            _room.release()
 
     def settle(self) -> None:
         """Return when all blocks so far are hashed."""
@@ -98,7 +109,7 @@ class Intake:
                     hashing.settle()
                     if checkpoint is not None:
                         checkpoint.result()  # at most one is under way
-                    checkpoint = syncing.submit(self._save, self._progress())
+                    checkpoint = syncing.submit(self._save, self._progress(), self._writer.mark())
                     self._checked, self._checked_at = self.offset, time.monotonic()
             if checkpoint is not None:
                 checkpoint.result()
@@ -121,9 +132,9 @@ class Intake:
         self._claim.row.offset = self.offset
         self._claim.row.states = self._hasher.states()
 
-    def _save(self, progress: dict[str, object]) -> None:
+    def _save(self, progress: dict[str, object], mark: int) -> None:
         """Bytes first, then the row that says they are there."""
-        self._writer.sync()
+        self._writer.sync(mark)
         self._claim.save(**progress)
 
     def _progress(self) -> dict[str, object]:

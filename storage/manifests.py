@@ -50,7 +50,7 @@ def store_manifest(
     When it was pushed, and what those of the tags named until now that were there. Raises ManifestBlobUnknown,
     ManifestInvalid.
     """
-    tags = list(tags)
+    tags = sorted(tags, key=str)  # two pushes that make the same tags then cannot wait for each other
     manifest = received.manifest
     held = _held(session, repository_id, [blob.digest for blob in (*manifest.blobs, *manifest.children)])
     sizes = {digest: blob.size for digest, blob in held.items()}

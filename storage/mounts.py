@@ -13,6 +13,7 @@ from storage.digest import Digest
 from storage.models import LIVE, Blob, BlobLink, Object, Repository
 from storage.namespaces import ensure_repository
 from storage.reference import RepositoryName
+from storage.retry import retried
 
 _BATCH: Final = 1000  # digests in one statement
 
@@ -28,6 +29,7 @@ _HELD: Final = (
 )
 
 
+@retried
 def mount_all(
     database: Database,
     digests: Collection[Digest],

@@ -19,6 +19,7 @@ from storage.models import Tag as TagRow
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import RepositoryName, Tag
 from storage.removal import remove_tagged, remove_untagged
+from storage.retry import retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +78,32 @@ class Repositories(Lists):
         digest = Digest.of(raw, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if isinstance(reference, Digest) and digest != reference:
             raise DigestInvalid("the manifest has another digest", digest=str(reference))
-        all_tags = dict.fromkeys((*((reference,) if isinstance(reference, Tag) else ()), *tags))
-        with self._database.write() as session:
-            # alone: a tag that is not there has no row of its own to hold
-            repository_id = ensure_repository(session, name, alone=condition is not None)
-            if condition is not None and isinstance(reference, Tag):
-                check_tag(session, repository_id, reference, condition)
-            received = Received(raw, digest, manifest)
-            now, before = store_manifest(
-                session, repository_id, received, all_tags, allow_sparse=allow_sparse, principal=principal
-            )
+        first = (reference,) if isinstance(reference, Tag) else ()
+        received, all_tags = Received(raw, digest, manifest), list(dict.fromkeys((*first, *tags)))
+        on_tag = (first[0], condition) if first and condition is not None else None
+        now, before = self._store(name, received, all_tags, on_tag, allow_sparse=allow_sparse, principal=principal)
         subject = manifest.subject.digest if manifest.subject else None
         return StoredManifest(digest, manifest.media_type, raw, subject, now, tuple(before.items()))
+
+    @retried
+    def _store(
+        self,
+        name: RepositoryName,
+        received: Received,
+        tags: list[Tag],
+        on_tag: tuple[Tag, TagCondition] | None,
+        *,
+        allow_sparse: bool,
+        principal: str | None,
+    ) -> tuple[float, dict[Tag, Digest]]:
+        with self._database.write() as session:
+            # alone: a tag that is not there has no row of its own to hold
+            repository_id = ensure_repository(session, name, alone=on_tag is not None)
+            if on_tag is not None:
+                check_tag(session, repository_id, *on_tag)
+            return store_manifest(
+                session, repository_id, received, tags, allow_sparse=allow_sparse, principal=principal
+            )
 
     def get_manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
         """Raises ManifestUnknown, NameUnknown."""
@@ -103,6 +118,7 @@ class Repositories(Lists):
             Digest.parse(digest), media_type, raw, Digest.parse(subject) if subject else None, pushed_at
         )
 
+    @retried
     def delete_manifest(self, name: RepositoryName, reference: Tag | Digest) -> None:
         """A tag goes alone; a manifest goes with all tags on it. Raises ManifestUnknown, NameUnknown."""
         with self._database.write() as session:
@@ -118,6 +134,7 @@ class Repositories(Lists):
             if count is None:
                 raise ManifestUnknown("no such manifest or tag in this repository", reference=str(reference))
 
+    @retried
     def remove_model(self, name: RepositoryName, tag: Tag) -> set[str]:
         """Delete the tag and the manifests that it alone kept; digests of blobs that may now be reclaimed.
 
@@ -126,6 +143,7 @@ class Repositories(Lists):
         with self._database.write() as session:
             return remove_tagged(session, require_repository(session, name), tag)
 
+    @retried
     def remove_untagged(self, name: RepositoryName, digest: Digest) -> set[str]:
         """Delete a manifest that no tag and no index names any more, and the manifests that it alone kept.
 

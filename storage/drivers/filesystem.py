@@ -51,7 +51,11 @@ class _Writer:
             while written < len(data):  # the kernel may take less, near a full disk or beyond 2 GiB
                 written += self._file.write(data[written:])
 
-    def sync(self) -> None:
+    def mark(self) -> int:
+        with _refusals(self._key):
+            return self._file.tell()
+
+    def sync(self, mark: int | None = None) -> None:  # the file is as durable beyond the mark, and can be cut anywhere
         if self._refusal is not None:
             raise self._refusal
         try:

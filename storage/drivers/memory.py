@@ -21,7 +21,10 @@ class _Writer:
     def write(self, data: bytes) -> None:
         self._staged += data
 
-    def sync(self) -> None:
+    def mark(self) -> int:
+        return len(self._staged)
+
+    def sync(self, mark: int | None = None) -> None:
         """Memory is as durable as it gets."""
 
 

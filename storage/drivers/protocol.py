@@ -36,8 +36,14 @@ class StagedWriter(Protocol):
     def write(self, data: bytes) -> None:
         """Add all of `data`. Raises StorageFull; what `sync` made durable is safe then."""
 
-    def sync(self) -> None:
-        """Return when everything written so far survives a power cut. Once refused, it is refused for good."""
+    def mark(self) -> int:
+        """How much is written, for a `sync` in another thread. Call between two writes; every mark is to be synced."""
+
+    def sync(self, mark: int | None = None) -> None:
+        """Return when everything written so far survives a power cut. Once refused, it is refused for good.
+
+        mark: everything before that mark, which a later `append` may then begin at, whatever is written meanwhile.
+        """
 
 
 class Driver(Protocol):

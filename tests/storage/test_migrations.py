@@ -19,10 +19,12 @@ import registry.remotes.models
 import storage.models
 from migrations import steps
 from migrations.run import current, downgrade, head, upgrade
-from storage.db import Base, Database, create_sqlite_or_postgresql_engine
+from storage.db import Base, Database
+from storage.engines import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 from storage.models import DAMAGED, Object
 from storage.store import Store
+from tests.databases import sqlite_template
 
 ROOT = Path(__file__).parents[2]
 assert (
@@ -92,9 +94,9 @@ def test_processes_that_start_at_once_all_find_the_schema(empty_url):
     assert current(empty_url) == head()
 
 
-def test_a_migration_that_breaks_a_reference_is_undone(tmp_path, sqlite_template):
+def test_a_migration_that_breaks_a_reference_is_undone(tmp_path):
     path = tmp_path / "broken.db"
-    path.write_bytes(sqlite_template)
+    path.write_bytes(sqlite_template())
     url = f"sqlite:///{path}"
     downgrade(url, "-1")
     before = current(url)

@@ -317,6 +317,16 @@ def test_progress_is_saved_while_a_long_body_streams(store, upload, monkeypatch)
     upload.append(Watched(DATA))
 
 
+def test_what_a_checkpoint_tells_of_is_what_was_written_when_it_began(store, upload, monkeypatch):
+    monkeypatch.setattr(intake, "SAVE_BYTES", 2**20)
+    synced: list[int | None] = []
+    monkeypatch.setattr("storage.drivers.filesystem._Writer.sync", lambda _writer, mark=None: synced.append(mark))
+
+    upload.append(io.BytesIO(bytes(5 * 2**20)))
+
+    assert synced == [*range(2**20, 6 * 2**20, 2**20), None]
+
+
 @pytest.mark.parametrize("step", ["publish", "admit"])
 def test_a_commit_that_dies_can_be_repeated_or_gone_on_with(store, upload, name, monkeypatch, step):
     upload.append(io.BytesIO(b"abc"))

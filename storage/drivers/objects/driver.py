@@ -12,17 +12,23 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from storage.drivers.objects.bucket import Bucket
+from storage.drivers.objects.blocks import Blocks
+from storage.drivers.objects.bucket import Body, Bucket
+from storage.drivers.objects.direct import SignedParts
 from storage.drivers.objects.handle import Handle
+from storage.drivers.objects.handover import Handovers
 from storage.drivers.objects.moving import copy_staged, settle
 from storage.drivers.objects.names import OBJECTS, STAGED, Desk, object_name, staged_folder, staged_key
-from storage.drivers.objects.parts import BLOCK_BYTES
+from storage.drivers.objects.parts import BLOCK_BYTES, Staged
 from storage.drivers.objects.reader import ObjectReader, PieceReader
+from storage.drivers.objects.seekable import MAX_READ
 from storage.drivers.objects.writer import ObjectWriter
 from storage.drivers.protocol import Fence, StagedWriter, check_key, no_fence
 from storage.errors import KeyUnknown, StagedBusy, StorageError
 
 _SWEEP_PAGE: Final = 500
+_FEW_BYTES: Final = 256 * 2**10  # are sent as they are
+_BLOCKS: Final = 4  # of a process, however many write: 32 MiB
 
 
 class ObjectDriver:
@@ -32,21 +38,27 @@ class ObjectDriver:
         """gives_addresses: whether clients may be sent to the bucket for their downloads."""
         self._bucket = bucket
         self._gives_addresses = gives_addresses
+        self._blocks = Blocks(_BLOCKS, BLOCK_BYTES)
+        self._handovers = Handovers()
+
+    @property
+    def direct(self) -> SignedParts:
+        return SignedParts(self._bucket)
 
     def write(self, key: str, source: BinaryIO) -> int:
-        name, data = object_name(check_key(key)), _block(source)
-        if len(data) < BLOCK_BYTES:
+        name, data = object_name(check_key(key)), _few(source)
+        if len(data) < _FEW_BYTES:
             self._bucket.put(name, data)
             return len(data)
         handle, size = Handle(key).taken(), 0
+        writer = ObjectWriter(self._bucket, handle, Staged(), no_fence, self._blocks)
         try:
-            writer = ObjectWriter(self._bucket, handle, Desk(self._bucket, handle).load(), no_fence)
             try:
                 while data:
                     writer.write(data)
                     size += len(data)
-                    data = _block(source)
-                writer.close()
+                    data = source.read(MAX_READ)
+                self._close(writer)
             finally:
                 writer.abandon()
             self.publish(writer.handle, size=size)
@@ -57,6 +69,10 @@ class ObjectDriver:
 
     def open(self, key: str, *, start: int = 0) -> BinaryIO:
         return cast("BinaryIO", ObjectReader(self._bucket, object_name(check_key(key)), start=start))
+
+    def open_range(self, key: str, start: int, size: int) -> Body:
+        """`size` bytes from `start` on, which must lie within. Raises KeyUnknown."""
+        return self._bucket.get(object_name(check_key(key)), start=start, size=size)
 
     def stat(self, key: str) -> int:
         return self._bucket.stat(object_name(check_key(key))).size
@@ -86,11 +102,12 @@ class ObjectDriver:
         if left.size is not None:
             raise StagedBusy("an attempt to publish the staged bytes may still be at work", handle=handle)
         theirs, mine = Desk(self._bucket, left), left.taken()
-        found = theirs.load()
+        handover = self._handovers.take(left)
+        found = handover.save(theirs) if handover is not None else theirs.load()
         staged = found.cut(at)
         staged.begin()
         desk = Desk(self._bucket, mine)
-        if found.upload is not None or found.pieces:
+        if staged.is_begun:
             desk.record(staged)
         try:
             fence(str(mine))
@@ -100,10 +117,10 @@ class ObjectDriver:
         kept = {piece.name for piece in staged.pieces}
         if left.writer is not None:
             theirs.drop((piece for piece in found.pieces if piece.name not in kept), with_record=True)
-        writer = ObjectWriter(self._bucket, mine, staged, fence)
+        writer = ObjectWriter(self._bucket, mine, staged, fence, self._blocks)
         try:
             yield writer
-            writer.close()
+            self._close(writer)
         finally:
             writer.abandon()
 
@@ -114,11 +131,15 @@ class ObjectDriver:
         held = Handle.parse(handle)
         size = held.size
         if size is None:
-            desk = Desk(self._bucket, held)
-            staged = desk.load()
-            if staged.pieces and not staged.parts:
-                return cast("BinaryIO", PieceReader(desk.read, staged.tail))
-            size = staged.end
+            desk, handover = Desk(self._bucket, held), self._handovers.take(held)
+            staged = handover.staged if handover is not None else desk.load()
+            if not staged.parts:
+                staged = handover.save(desk) if handover is not None else staged
+                if staged.pieces:
+                    return cast("BinaryIO", PieceReader(desk.open, staged.tail))
+            elif handover is not None:
+                self._handovers.leave(held, handover)
+            size = handover.size if handover is not None else staged.end
             if size and fence is no_fence:
                 raise KeyUnknown("parts cannot be read before they are published", key=held.key)
         if size and fence is not no_fence:  # parts cannot be read before: a publishing that a commit may complete
@@ -129,19 +150,22 @@ class ObjectDriver:
         held = Handle.parse(handle)
         if held.size is not None and held.size != size:
             raise StagedBusy("an attempt to publish other bytes may still be at work", handle=handle)
-        desk = Desk(self._bucket, held)
-        found = desk.load()
+        desk, handover = Desk(self._bucket, held), self._handovers.take(held)
+        found = handover.staged if handover is not None else desk.load()
         if held.size is not None and self._is_at(held.key, size):
             fence()
         else:
-            staged = found.cut(size)
+            last = handover.last[: max(0, size - found.end)] if handover is not None else b""
+            staged = found.cut(size - len(last))
             fence(str(held.sealed(size)))
-            settle(self._bucket, held.key, staged, held.next, desk.read)
+            settle(self._bucket, held, staged, last)
         if held.writer is not None:
-            desk.drop(found.pieces, with_record=True)
+            desk.drop(found.pieces, with_record=handover is None or handover.has_record)
 
     def restage(self, handle: str, key: str, *, size: int, keep: Fence) -> str:
         left, new = Handle.parse(handle), Handle(check_key(key)).taken()
+        if (handover := self._handovers.take(left)) is not None:
+            handover.save(Desk(self._bucket, left))
         try:
             first_free = copy_staged(self._bucket, left, new, size, keep)
         except BaseException:
@@ -175,7 +199,12 @@ class ObjectDriver:
         self._forget_staged(held.key)
         self._bucket.delete(object_name(held.key))
 
+    def _close(self, writer: ObjectWriter) -> None:
+        if (handover := writer.close()) is not None:
+            self._handovers.leave(Handle.parse(writer.handle), handover)
+
     def _forget_staged(self, key: str) -> None:
+        self._handovers.drop(key)
         name = object_name(key)
         for begun in self._bucket.uploads(name):
             if begun.name == name:
@@ -190,9 +219,9 @@ class ObjectDriver:
             return False
 
 
-def _block(source: BinaryIO) -> bytes:
-    """The next block; a shorter one is the last."""
-    block = bytearray()
-    while len(block) < BLOCK_BYTES and (data := source.read(BLOCK_BYTES - len(block))):
-        block += data
-    return bytes(block)
+def _few(source: BinaryIO) -> bytes:
+    """The first bytes; fewer than _FEW_BYTES are all."""
+    few = bytearray()
+    while len(few) < _FEW_BYTES and (data := source.read(_FEW_BYTES - len(few))):
+        few += data
+    return bytes(few)

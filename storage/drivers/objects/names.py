@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final
+from typing import BinaryIO, Final
 
-from storage.drivers.objects.bucket import Bucket
+from storage.drivers.objects.bucket import Body, Bucket
 from storage.drivers.objects.handle import Handle
 from storage.drivers.objects.parts import Piece, Staged
 from storage.errors import KeyUnknown, StorageUnavailable
@@ -60,18 +60,20 @@ class Desk:
             return Staged()
 
     def record(self, staged: Staged) -> None:
-        self._bucket.put(self._record, staged.to_json())
+        self.put_record(staged.to_json())
 
-    def read(self, piece: Piece) -> bytes:
-        if not piece.size:
-            return b""
-        return read_all(self._bucket, self._folder + piece.name, size=piece.size)
+    def put_record(self, data: bytes) -> None:
+        self._bucket.put(self._record, data)
 
-    def add(self, staged: Staged, data: bytes, start: int) -> None:
-        """Store `data` as the next piece."""
+    def open(self, piece: Piece, start: int = 0) -> Body:
+        """The bytes of a piece, from `start` within it on. Raises KeyUnknown."""
+        return self._bucket.get(self._folder + piece.name, start=start, size=piece.size - start)
+
+    def add(self, staged: Staged, data: BinaryIO, start: int, size: int) -> None:
+        """Store `size` bytes as the next piece, from a seekable `data`."""
         name = f"piece-{self._writer}-{start:x}"
         self._bucket.put(self._folder + name, data)
-        staged.pieces.append(Piece(name, start, len(data)))
+        staged.pieces.append(Piece(name, start, size))
 
     def drop(self, pieces: Iterable[Piece], *, with_record: bool = False) -> None:
         """What cannot be deleted now is left to the sweep."""

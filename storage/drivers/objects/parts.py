@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from storage.errors import KeyUnknown, StorageUnavailable
 
-BLOCK_BYTES: Final = 16 * 2**20  # what a writer holds in memory; no piece is larger
+BLOCK_BYTES: Final = 8 * 2**20  # of memory, see `Blocks`; no piece is larger
 MAX_PARTS: Final = 10_000  # of the S3 protocol, as are 5 MiB to 5 GiB for every part but the last
 _SIZES: Final = (  # up to this number, parts of this size: 12 TiB in all, and most models in parts that memory holds
     (4_000, BLOCK_BYTES),
@@ -78,6 +78,11 @@ class Staged:
         return self.parts[-1].end if self.parts else 0
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there is anything that a record has to tell."""
+        return self.upload is not None or bool(self.pieces)
+
+    @property
     def tail(self) -> list[Piece]:
         uploaded = self.uploaded
         return [piece for piece in self.pieces if piece.start >= uploaded]
@@ -106,9 +111,9 @@ class Staged:
         """An append begins here."""
         self.starts = [*self.starts[-1:], self.end]
 
-    def sync(self) -> None:
-        """All of it is about to be durable."""
-        self.synced = [*self.synced[-1:], self.end]
+    def sync(self, at: int | None = None) -> None:
+        """What comes before `at`, or all of it, is about to be durable."""
+        self.synced = [*self.synced[-1:], self.end if at is None else at]
 
     def drop_unneeded(self) -> list[Piece]:
         """Forget the pieces to which no step back leads; these pieces."""

@@ -13,8 +13,8 @@ from benchmarks.soak_nodes_trouble import Pace
 from tests.databases import POSTGRES
 from tests.s3_server import s3_server
 
-_SECONDS, _CLIENTS = 10.0, 5
-_PACE = Pace(kill=(2.0, 4.0), stop=(1.0, 2.0), stopped=(0.5, 2.0), long_share=0.0, gc=(4.0, 6.0))
+_SECONDS, _CLIENTS = 6.0, 4
+_PACE = Pace(kill=(1.5, 3.0), stop=(1.0, 2.0), stopped=(0.5, 2.0), long_share=0.0, gc=(2.0, 4.0))
 
 
 def test_nothing_is_lost_or_left_of_a_crowd_while_nodes_are_killed() -> None:

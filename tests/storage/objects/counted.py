@@ -6,14 +6,17 @@ import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Final
 
 import pytest
 
+from storage.drivers.direct import PartAddress, Sent
 from storage.drivers.objects import driver, moving, parts, writer
 from storage.drivers.objects.bucket import Begun, Listed
 from storage.errors import KeyUnknown, StorageUnavailable
+
+NO_SUMS: Final[Mapping[int, bytes]] = {}
 
 
 class _Body:
@@ -40,10 +43,11 @@ class CountingBucket:
         self.completed: list[int] = []  # the number of parts of each upload
         self.answers_lost = 0  # of so many next writes of an object below `objects/`
         self.cut_after: int | None = None  # bytes of each answer
+        self.has_sums = True  # tells the sha256 of parts
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
         self.calls["put"] += 1
-        self.objects[name] = data
+        self.objects[name] = data if isinstance(data, bytes) else data.read()
         self._may_lose_answer(name)
 
     def get(self, name: str, *, start: int = 0, size: int | None = None) -> _Body:
@@ -62,7 +66,9 @@ class CountingBucket:
     def list(self, prefix: str) -> Iterator[Listed]:
         return iter([self.stat(name) for name in sorted(self.objects) if name.startswith(prefix)])
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, *, is_summed: bool = False) -> str:
+        if is_summed and not self.has_sums:
+            raise StorageUnavailable("not implemented")
         self.calls["begin"] += 1
         upload = str(self.calls["begin"])
         self.begun[upload] = (name, {})
@@ -82,7 +88,9 @@ class CountingBucket:
         self._parts(name, upload)[number] = data
         return _etag(data)
 
-    def complete(self, name: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
+    def complete(
+        self, name: str, upload: str, parts: Sequence[tuple[int, str]], sums: Mapping[int, bytes] = NO_SUMS
+    ) -> None:
         kept = self._parts(name, upload)
         if any(_etag(kept.get(number, b"")) != etag for number, etag in parts):
             raise StorageUnavailable("not these parts")
@@ -101,6 +109,15 @@ class CountingBucket:
 
     def url(self, name: str, expires_s: int) -> str:
         return f"memory:{name}?{expires_s}"
+
+    def part_url(
+        self, name: str, upload: str, number: int, size: int, expires_s: int, *, sha256: bytes | None = None
+    ) -> PartAddress:
+        return PartAddress(f"memory:{name}?{upload}&{number}&{size}", {} if sha256 is None else {"sum": sha256.hex()})
+
+    def parts(self, name: str, upload: str) -> Iterator[Sent]:
+        for number, data in sorted(self._parts(name, upload).items()):
+            yield Sent(number, len(data), _etag(data), hashlib.sha256(data).digest() if self.has_sums else None)
 
     def _may_lose_answer(self, name: str) -> None:
         if self.answers_lost and name.startswith("objects/"):

@@ -14,7 +14,7 @@ from storage.errors import StagedBusy
 from tests.storage.objects.counted import CountingBucket, scale_parts
 
 KEY, MOVED = "blobs/ab/abc", "blobs/ab/def"
-SCALE = 2**16  # a block has 256 bytes, a hundred gibibytes are 1.6 million
+SCALE = 2**16  # a block has 128 bytes, a hundred gibibytes are 1.6 million
 HUNDRED_GIB = 100 * 2**30 // SCALE
 
 
@@ -39,7 +39,7 @@ def test_a_hundred_gibibytes_are_uploaded_once_and_copied_never(monkeypatch):
     driver.publish(row.handle, size=len(data), fence=row)
 
     assert bucket.objects == {OBJECTS + KEY: data}
-    assert bucket.completed == [4600]
+    assert bucket.completed == [5025]
     assert bucket.calls["copy_part"] == 0
     assert bucket.begun == {}
 
@@ -53,8 +53,8 @@ STEPS = st.lists(
 @given(steps=STEPS, seed=st.integers(0, 2**32))
 def test_whatever_became_of_its_writers_a_session_publishes_its_bytes(steps, seed):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        scale_parts(monkeypatch, 2**20)  # blocks of 16 bytes
-        monkeypatch.setattr("storage.drivers.objects.parts._SIZES", ((3, 16), (5, 64), (10_000, 256)))
+        scale_parts(monkeypatch, 2**20)  # blocks of 8 bytes
+        monkeypatch.setattr("storage.drivers.objects.parts._SIZES", ((3, 8), (5, 64), (10_000, 256)))
         session = _Session(random.Random(seed))
         for step, size in steps:
             session.do(step, size)

@@ -35,7 +35,7 @@ def test_ten_tebibytes_fit_whatever_killed_writers_wasted(size, wasted):
 
 
 @pytest.mark.parametrize(
-    ("size", "most"), [(16 * MIB, 1), (16 * MIB + 1, 2), (62 * GIB, 4000), (100 * GIB, 4600), (10 * TIB, 9300)]
+    ("size", "most"), [(8 * MIB, 1), (8 * MIB + 1, 2), (31 * GIB, 4000), (100 * GIB, 5025), (10 * TIB, 9600)]
 )
 def test_parts_grow_with_what_was_uploaded(size, most):
     sizes = plan(size)

@@ -48,6 +48,11 @@ def resumed(store: Store, upload: Upload, s3_bucket: S3Bucket) -> Upload:
     return Store(store.database, ObjectDriver(s3_bucket)).uploads.resume(upload.name, upload.id)
 
 
+def forget_clients() -> None:
+    door._client.cache_clear()
+    door._session.cache_clear()
+
+
 def left(bucket: S3Bucket) -> list[str]:
     """What staging has left in the bucket."""
     return [found.name for found in bucket.list("staged/")] + [begun.name for begun in bucket.uploads("")]
@@ -99,6 +104,7 @@ def test_orphans_of_the_store_are_swept(driver, s3_bucket):
     row = Row()
     with driver.append(row.handle, at=0, fence=row) as writer:
         writer.write(DATA)
+        writer.sync()
 
     assert driver.sweep_staged(lambda _keys: set(), older_than_s=3600.0) == 0
     assert driver.sweep_staged(lambda _keys: set(), older_than_s=-3600.0) == 3
@@ -165,12 +171,12 @@ def test_a_bucket_that_is_not_there_is_said_to_be(s3, bucket):
 
 def test_a_wrong_secret_is_said_to_be(s3, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    door._client.cache_clear()
+    forget_clients()
 
     with pytest.raises(StorageUnavailable, match="403"):
         check_bucket(BucketSettings(BUCKET, endpoint=s3.endpoint))
 
-    door._client.cache_clear()
+    forget_clients()
 
 
 @contextmanager

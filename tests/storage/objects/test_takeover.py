@@ -38,7 +38,7 @@ class Row:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> CountingBucket:
-    scale_parts(monkeypatch, 2**20)  # parts of 16 bytes
+    scale_parts(monkeypatch, 2**19)  # parts of 16 bytes
     return CountingBucket()
 
 
@@ -69,7 +69,7 @@ def test_parts_of_a_writer_that_wakes_up_late_are_not_those_of_its_successor(dri
         sleeper.write(OLD * 4)
         writer.write(NEW)
     with pytest.raises(UploadBusy):
-        sleeper.write(OLD * 10)  # no number is left
+        sleeper.write(OLD * 20)  # no number is left
 
     driver.publish(row.handle, size=72, fence=fence)
     with pytest.raises(UploadBusy):
@@ -155,6 +155,29 @@ def test_a_part_that_was_refused_is_followed_by_nothing(driver, bucket, row, mon
         writer.write(NEW)
     driver.publish(row.handle, size=56, fence=fence)
     assert bucket.objects[OBJECTS + KEY] == b"a" * 40 + NEW
+
+
+class Killed(BaseException):
+    """The writer writes no more, and tidies nothing up."""
+
+
+def test_a_session_goes_on_from_a_mark_though_the_part_that_it_is_in_has_gone(driver, bucket):
+    row = Row(driver.stage(KEY))
+    fence = row.claim()
+    with pytest.raises(Killed), driver.append(row.handle, at=0, fence=fence) as writer:
+        writer.write(b"a" * 20)
+        mark = writer.mark()
+        writer.write(OLD)
+        writer.sync(mark)
+        fence(writer.handle)
+        raise Killed
+
+    fence = row.claim()
+    with driver.append(row.handle, at=mark, fence=fence) as writer:
+        writer.write(NEW)
+    driver.publish(row.handle, size=36, fence=fence)
+
+    assert bucket.objects[OBJECTS + KEY] == b"a" * 20 + NEW
 
 
 def test_a_reader_goes_on_where_an_answer_was_cut(bucket):
