@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint bench conformance clean
+.PHONY: demo serve test test-postgresql lint bench conformance clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tonnage needs Python 3.11 or newer; set PYTHON=/path/to/it"; exit 1; }
@@ -23,6 +23,11 @@ serve: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+# the same with every test's rows in PostgreSQL, on the server that TONNAGE_TEST_POSTGRES names
+test-postgresql: $(READY)
+	@test -n "$(TONNAGE_TEST_POSTGRES)" || { echo "set TONNAGE_TEST_POSTGRES to the URL of a server where databases may be made"; exit 1; }
+	TONNAGE_TEST_DATABASE=postgresql $(BIN)/pytest tests/auth tests/storage tests/registry
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

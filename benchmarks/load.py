@@ -90,6 +90,10 @@ class Connection:
         self._socket.sendall(self._head(method, target, sized) + body)
         return self.answer(has_body=method != "HEAD")
 
+    def be_patient_for(self, seconds: float) -> None:
+        """How long the other side may stand still from now on."""
+        self._socket.settimeout(seconds)
+
     def begin(self, method: str, target: str, **headers: str) -> None:
         """The head of a request whose body follows."""
         self._socket.sendall(self._head(method, target, headers))
@@ -97,10 +101,10 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def send_file(self, descriptor: int, size: int) -> None:
-        """`size` bytes from the start of the file, without a copy through this process."""
+    def send_file(self, descriptor: int, size: int, *, start: int = 0) -> None:
+        """`size` bytes from `start` of the file on, without a copy through this process."""
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            if self._socket.sendfile(file, 0, size) != size:
+            if self._socket.sendfile(file, start, size) != size:
                 raise LoadError("the file to send is too short")
 
     def answer(self, *, has_body: bool = True) -> Answer:
@@ -114,9 +118,15 @@ class Connection:
     def download(self, target: str, *, sink: Sink | None = None, **headers: str) -> int:
         """GET a body of any length and drop it, or show it to `sink` piece by piece; its size."""
         self.begin("GET", target, **headers)
-        status, answered = self._read_head()
-        Answer(status, answered).require(206 if "Range" in headers else 200)
-        size = int(answered["content-length"])
+        return self.drain(self.head().require(206 if "Range" in headers else 200), sink=sink)
+
+    def head(self) -> Answer:
+        """Status and headers of the answer; its body is still to come."""
+        return Answer(*self._read_head())
+
+    def drain(self, answer: Answer, *, sink: Sink | None = None) -> int:
+        """The body after `head`, dropped or shown to `sink`; its size."""
+        size = int(answer.headers["content-length"])
         left = size - len(self._rest)
         if sink is not None:
             sink(memoryview(self._rest))
@@ -235,6 +245,13 @@ class Source:
         connection.send_file(self._bare, self._common)
         connection.send(body.tail)
         connection.answer().require(201)
+
+    def send(self, connection: Connection, body: Body, start: int, size: int) -> None:
+        """A range of the bytes, as the body of a request that was begun."""
+        if (common := min(size, self._common - start)) > 0:
+            connection.send_file(self._bare, common, start=start)
+        if (end := start + size - self._common) > 0:
+            connection.send(body.tail[max(0, start - self._common) : end])
 
     def patch(self, connection: Connection, repository: str, body: Body) -> None:
         """POST, PATCH of a chunked body, PUT without one: docker's way."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ _LARGE: Final = 2**20
 _PEER_CONFIG: Final = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}
+storage: {{{driver}, delete: {{enabled: true}}}}
 http: {{addr: "{host}:{port}", secret: a-secret-of-one-run}}
 """
 _PEER_PROXY: Final = """\
@@ -53,29 +53,39 @@ class Server:
 
     def peak_bytes(self, module: str = "") -> list[int]:
         """Peak resident memory of each process of the server, or of those that run `module`."""
-        return [_peak(pid) for pid in _tree(self.pid) if module in _command(pid)]
+        return [_memory(pid, "VmHWM:") for pid in _tree(self.pid) if module in _command(pid)]
+
+    def resident_bytes(self, module: str) -> list[int]:
+        """What they hold now."""
+        return [_memory(pid, "VmRSS:") for pid in _tree(self.pid) if module in _command(pid)]
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[Server]:
+def ours(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """`tonnage serve`, by the interpreter that runs this."""
     address = free_address()
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("TONNAGE_", "OLLAMA_"))}
     environ |= {"TONNAGE_ACCESS": "open", "TONNAGE_DATA": str(folder), "TONNAGE_LOG_LEVEL": "error"}
     environ["TONNAGE_LISTEN"] = f"{address[0]}:{address[1]}"
+    environ |= settings or {}
     command = [sys.executable, "-m", "registry", "serve"]
     with running(command, folder, environ, address) as pid:
         yield Server("tonnage", address, pid, (folder / "objects", folder / "uploads"))
 
 
 @contextmanager
-def peer(binary: Path, folder: Path, *, upstream: str = "") -> Iterator[Server]:
-    """A `registry` of the CNCF distribution project, 2.8 or 3, over its filesystem driver; a cache of `upstream`."""
+def peer(binary: Path, folder: Path, *, upstream: str = "", storage: str = "") -> Iterator[Server]:
+    """A `registry` of the CNCF distribution project, 2.8 or 3; a cache of `upstream`.
+
+    storage: its driver, as its configuration spells it; a folder of files where nothing is said.
+    """
     address = free_address()
     config = folder.with_suffix(".yml")
     proxy = _PEER_PROXY.format(upstream=upstream) if upstream else ""
-    config.write_text(_PEER_CONFIG.format(folder=folder, host=address[0], port=address[1]) + proxy)
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
+    driver = storage or f"filesystem: {{rootdirectory: {folder}}}"
+    config.write_text(_PEER_CONFIG.format(driver=driver, host=address[0], port=address[1]) + proxy)
+    # its S3 driver starts with no authorities but the system's own (AWS_CA_BUNDLE)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("REGISTRY_", "AWS_"))}
     environ["OTEL_TRACES_EXPORTER"] = "none"  # release 3 looks for a collector of traces otherwise
     with running([str(binary), "serve", str(config)], folder, environ, address) as pid:
         yield Server(version(binary), address, pid, (folder / "docker/registry/v2",))
@@ -164,9 +174,9 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak(pid: int) -> int:
+def _memory(pid: int, field: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)

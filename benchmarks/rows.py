@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from ceiling import sendfile_rate
 from gets import get_rate
@@ -50,7 +50,13 @@ class Work:
         return self.cpu_s / self.units * 1000
 
 
-def work(server: Server, units: float, clients: int, job: Callable[[int], object]) -> Work:
+class Working(Protocol):
+    """One or more servers."""
+
+    def cpu_s(self) -> float: ...
+
+
+def work(server: Working, units: float, clients: int, job: Callable[[int], object]) -> Work:
     """Time `job(0)` … `job(clients - 1)` at once."""
     cpu_s, start = server.cpu_s(), time.perf_counter()
     together(clients, job)

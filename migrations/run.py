@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from storage.db import create_sqlite_or_postgresql_engine
+from storage.engines import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 
 _VERSIONS: Final = Path(__file__).parent / "versions"

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
-from storage.db import create_sqlite_or_postgresql_engine
+from storage.engines import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 
 _ADVISORY_LOCK: Final = 0x746F6E6E616765  # "tonnage": one number that all our processes agree on

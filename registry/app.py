@@ -14,11 +14,12 @@ from auth.access import Gate, current_gate
 from auth.audit import What
 from auth.grants import KeyGrants, stored_privacy
 from auth.policy import Mode
+from auth.published_keys import PublishedKeys
 from auth.tokens import AccessTokens, TokenSigner
 from registry import admin, audit, blobs, chunk_sums, errors, manifests, mirrored, referrers, tags, token, uploads
 from registry.checks import access_of, origins_of
 from registry.config import Config
-from registry.express import Express
+from registry.express import NODE_HEADER, Express
 from registry.mirror.cache import MirrorCache, Watermarks
 from registry.mirror.mirroring import Mirroring
 from registry.mirror.mirrors import Mirrors
@@ -35,7 +36,7 @@ from runtime.api.openai import routes as openai
 from runtime.settings import RuntimeSettings
 from runtime.supervisor.client import Supervisor
 from storage.db import Database
-from storage.drivers.choose import open_driver
+from storage.drivers.choose import open_copies, open_driver
 from storage.errors import NameInvalid, NameUnknown
 from storage.reference import RepositoryName
 from storage.store import Store
@@ -93,7 +94,8 @@ def create_app(config: Config) -> Flask:
     repositories = app.extensions["tonnage.store"].repositories
     is_private = stored_privacy(app.extensions["tonnage.store"].database)
     mirrors = app.extensions["tonnage.mirrors"]
-    express = Express(app.wsgi_app, repositories, mirrors, origins, is_private, is_open=config.access == Mode.OPEN)
+    is_open = config.access == Mode.OPEN
+    express = Express(app.wsgi_app, repositories, mirrors, origins, is_private, is_open=is_open, node=config.node)
     app.wsgi_app = express  # type: ignore[method-assign]  # how Flask wants to be wrapped
     return app
 
@@ -104,15 +106,16 @@ def after_fork(app: Flask) -> None:
 
 
 def _add_services(app: Flask, config: Config) -> None:
-    database = Database(config.database_url)
-    store = Store(database, open_driver(config.data_path, config.bucket))
+    database = Database(config.database_url, connections=config.connections)
+    driver = open_driver(config.data_path, config.bucket)
+    store = Store(database, driver, open_copies(config.data_path, driver, config.copy_limits))
     tokens = AccessTokens(database)
     app.extensions["tonnage.config"] = config
     app.extensions["tonnage.store"] = store
     app.extensions["tonnage.gate"] = Gate(
         access_of(config),
         database,
-        TokenSigner(config.keys_path),
+        TokenSigner(config.keys_path, elsewhere=PublishedKeys(database).find),
         tokens,
         KeyGrants(database),
         stored_privacy(database),
@@ -154,6 +157,7 @@ def _check_route() -> ResponseReturnValue | None:
 def _common_headers(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "-")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers[NODE_HEADER] = current_app.extensions["tonnage.config"].node
     if (
         response.headers.get("Content-Type", "").startswith("text/html")
         and not response.direct_passthrough

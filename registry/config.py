@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,12 +16,14 @@ from registry.remotes.errors import UrlInvalid
 from registry.remotes.rate import LEAST_RATE
 from registry.remotes.settings import ClientSettings, RemoteSettings
 from storage.drivers.bucket_settings import BucketSettings
+from storage.local_copies.copies import CopyLimits
 from storage.reference import DEFAULT_HOST
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 FOREVER_S = -1.0
 _ALIVE_RATE = 1024  # bytes a second; a stream below is given up, here and by servers such as this one
@@ -41,13 +44,20 @@ class Config:
     """Everything `serve` can be told. Sizes in bytes, durations in seconds, 0 leaves the choice to the server."""
 
     data: str
+    node: str = "tonnage"  # what this server is called among those that share its database
     listen_host: str = "127.0.0.1"
     listen_port: int = 11434
     database_url: str = ""
+    database_connections: int = 0  # of one web process; 0: as many as its threads need
     storage: str = "filesystem"
     s3_bucket: str = ""
     s3_prefix: str = ""  # within the bucket; ends with a slash, if there is one
     s3_endpoint: str = ""  # of servers other than AWS
+    s3_public_endpoint: str = ""  # where clients reach it, if that is elsewhere
+    s3_redirect: str = "auto"  # downloads to the bucket; auto: clients that are known to reach it, and to cope
+    s3_redirect_bytes: int = 16 * 2**20  # smaller ones come from here
+    s3_direct_upload: bool = False  # parts that ollama clients send go to the bucket
+    cache_bytes: int = 0  # local copies of what lies in the bucket; 0: nine tenths of what the disk has free
     external_url: str = ""
     access: str = "keyed"
     allow_sparse: bool = False
@@ -82,7 +92,12 @@ class Config:
     @property
     def bucket(self) -> BucketSettings | None:
         """Where the bytes are, unless they are files below `data`."""
-        return BucketSettings(self.s3_bucket, self.s3_prefix, self.s3_endpoint) if self.storage == "s3" else None
+        if self.storage != "s3":
+            return None
+        # an endpoint of our own may be a name that clients do not know, until somebody says how they reach it
+        is_reachable = self.s3_redirect == "always" or bool(self.s3_public_endpoint) or not self.s3_endpoint
+        gives = self.s3_redirect != "never" and is_reachable
+        return BucketSettings(self.s3_bucket, self.s3_prefix, self.s3_endpoint, self.s3_public_endpoint, gives)
 
     @property
     def keys_path(self) -> Path:
@@ -106,9 +121,21 @@ class Config:
         return self.workers + 1
 
     @property
+    def connections(self) -> int:
+        """To the database, of one web process. Transactions are short and none is held while bytes stream, so four
+        threads share one; what comes beyond them waits its turn.
+        """
+        return self.database_connections or max(4, self.threads // 4)
+
+    @property
     def transfers(self) -> int:
         """Pulls and pushes at once in a web process."""
         return max(1, self.threads // 4)
+
+    @property
+    def copy_limits(self) -> CopyLimits:
+        """Of a node's local copies. Half of a web process's threads may wait for weights to come."""
+        return CopyLimits(self.cache_bytes, self.load_timeout_s, max(1, self.threads // 2))
 
     @property
     def is_loopback(self) -> bool:
@@ -161,13 +188,20 @@ def load_config(flags: Mapping[str, object] | None = None, environ: Mapping[str,
     high, low = _watermarks(text("mirror_high", "0"), text("mirror_low", "0"))
     config = Config(
         data=str(data),
+        node=_node(text("node")),
         listen_host=host,
         listen_port=port,
         database_url=text("database_url", f"sqlite:///{data / 'tonnage.db'}"),
+        database_connections=_count("TONNAGE_DATABASE_CONNECTIONS", text("database_connections", "0"), most=1024),
         storage=_choice("TONNAGE_STORAGE", text("storage", "filesystem"), ("filesystem", "s3")),
         s3_bucket=text("s3_bucket"),
         s3_prefix=f"{prefix}/" if (prefix := text("s3_prefix").strip("/")) else "",
         s3_endpoint=text("s3_endpoint").rstrip("/"),
+        s3_public_endpoint=text("s3_public_endpoint").rstrip("/"),
+        s3_redirect=_choice("TONNAGE_S3_REDIRECT", text("s3_redirect", "auto"), ("auto", "always", "never")),
+        s3_redirect_bytes=parse_size("TONNAGE_S3_REDIRECT_SIZE", text("s3_redirect_size", "16M")),
+        s3_direct_upload=_boolean(text("s3_direct_upload", "false")),
+        cache_bytes=parse_size("TONNAGE_CACHE_BYTES", text("cache_bytes", "0")),
         external_url=text("external_url").rstrip("/"),
         access=_choice("TONNAGE_ACCESS", text("access", "keyed"), ("keyed", "open")),
         allow_sparse=_boolean(text("allow_sparse", "false")),
@@ -229,6 +263,8 @@ def _check_storage(bucket: BucketSettings | None) -> None:
         )
     if not bucket.has_endpoint:
         raise ConfigInvalid(f"TONNAGE_S3_ENDPOINT must be http(s)://host[:port], not {bucket.endpoint!r}")
+    if not bucket.has_public_endpoint:
+        raise ConfigInvalid(f"TONNAGE_S3_PUBLIC_ENDPOINT must be http(s)://host[:port], not {bucket.public_endpoint!r}")
     if importlib.util.find_spec("boto3") is None:
         raise ConfigInvalid("TONNAGE_STORAGE=s3 needs boto3: install tonnage[s3]")
 
@@ -277,6 +313,17 @@ def parse_listen(text: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise ConfigInvalid(f"TONNAGE_LISTEN must be host:port (IPv6 in brackets), not {text!r}")
     return match[1] or match[2] or "0.0.0.0", int(match[3])  # noqa: S104  # ":port" means every address, as asked
+
+
+def _node(name: str) -> str:
+    """The name, or what the machine is called, as far as a header may say it. Raises ConfigInvalid."""
+    if not name:
+        return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip("._-")[:63] or "tonnage"
+    if _NODE.fullmatch(name) is None:
+        raise ConfigInvalid(
+            f"TONNAGE_NODE must have 1 to 63 letters, digits, dots, dashes or underscores, not {name!r}"
+        )
+    return name
 
 
 def _watermarks(high_text: str, low_text: str) -> tuple[int, int]:

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.backends import close_backends
+from tests.databases import ON_POSTGRESQL, give_back_databases
+
+
+@pytest.fixture(autouse=ON_POSTGRESQL)
+def _databases_of_the_test(tmp_path: Path) -> Iterator[None]:
+    """What was made for folders of one test goes with it: the first fixture that is set up is torn down last."""
+    yield
+    give_back_databases(below=tmp_path)
+
+
+def pytest_sessionfinish() -> None:
+    close_backends()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from storage.drivers.filesystem import FilesystemDriver
 from storage.models import BlobLink, Object
 from storage.reference import ModelName, RepositoryName
 from storage.store import Store
+from tests.databases import migrated
 from tests.ollama_folder import DEFAULT
 
 WEIGHTS, TEMPLATE = b"GGUF" + bytes(range(256)) * 40, b"{{ .Prompt }}"
@@ -27,14 +27,12 @@ MIB = 2**20
 class Installation:
     """A data folder, and the command as it is typed there."""
 
-    def __init__(self, data: Path, migrated: Path) -> None:
-        data.mkdir()
-        shutil.copy(migrated, data / "tonnage.db")
-        self.data = data
-        self.store = Store(Database(f"sqlite:///{data}/tonnage.db"), FilesystemDriver(data))
+    def __init__(self, data: Path) -> None:
+        self.data, self.url = data, migrated(data)
+        self.store = Store(Database(self.url), FilesystemDriver(data))
 
     def run(self, folder: Path, *options: str) -> Result:
-        words = ["import-ollama", str(folder), "--data", str(self.data), *options]
+        words = ["import-ollama", str(folder), "--data", str(self.data), "--database-url", self.url, *options]
         return CliRunner().invoke(group, words, standalone_mode=False)  # as the console script does
 
     def imports(self, folder: Path, *options: str, status: int = 0) -> list[list[str]]:

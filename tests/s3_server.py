@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.server import wait_for
+from tests.waiting import wait_for
 
 COMMAND = os.environ.get("TONNAGE_TEST_S3_SERVER") or "versitygw"
 BUCKET = "weights"
@@ -32,22 +32,28 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
-    """The server while it runs, with one bucket; this process is let in. Skips the test where it is not installed."""
-    if not shutil.which(COMMAND) and "TONNAGE_TEST_S3_SERVER" not in os.environ:
+def s3_server(folder: Path, *, command: str = COMMAND) -> Iterator[S3Server]:
+    """The server while it runs, with one bucket; this process is let in.
+
+    Where it is not installed the test is skipped; in CI, or where one is named that is not there, it fails.
+    """
+    if not shutil.which(command):
+        is_named = "TONNAGE_TEST_S3_SERVER" in os.environ
+        assert not is_named, f"TONNAGE_TEST_S3_SERVER names no command: {command}"
+        assert "CI" not in os.environ, "CI must name versitygw's path in TONNAGE_TEST_S3_SERVER, or install it"
         pytest.skip("no S3 server: TONNAGE_TEST_S3_SERVER names none, and versitygw is not installed")
     buckets, log_path = folder / "buckets", folder / "log"
     buckets.mkdir(parents=True)
     address = _free_address()
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"]}
     environ["ROOT_SECRET_KEY"] = KEYS["AWS_SECRET_ACCESS_KEY"]
-    command = [COMMAND, "--port", f"{address[0]}:{address[1]}", "--quiet", "posix", str(buckets)]
+    whole = [command, "--port", f"{address[0]}:{address[1]}", "--quiet", "posix", str(buckets)]
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+        process = subprocess.Popen(whole, env=environ, stdout=log, stderr=log)
     server = S3Server(f"http://{address[0]}:{address[1]}", folder)
     patch = pytest.MonkeyPatch()
     try:
-        wait_for(lambda: process.poll() is not None or _listens(address), 20, f"{COMMAND} to listen")
+        wait_for(lambda: process.poll() is not None or _listens(address), 20, f"{command} to listen")
         assert process.poll() is None, log_path.read_text("utf-8", "replace")
         for name, value in server.environ.items():
             patch.setenv(name, value)

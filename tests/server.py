@@ -8,17 +8,21 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.backends import environ_of
+from tests.waiting import wait_for
+
 ROOT = Path(__file__).parent.parent
-_LISTENING = re.compile(r"listening on http://(127\.0\.0\.1:\d+)")
+NODES = int(os.environ.get("TONNAGE_TEST_NODES", "1"))  # each server as so many, where all backends are shared
+_LISTENING = re.compile(r"listening on http://(127\.0\.0\.\d+:\d+)")
 _START_S = 60.0
 _FIRST_TOKEN = re.compile(r"^tng_\S+$", re.MULTILINE)  # printed once, on a line of its own
 _SECRET = re.compile(  # access tokens, bearer tokens, signatures of addresses and of keys, private keys
     r"tng_[a-z0-9]{12}_|\beyJ[\w-]{10,}\.|signature=[\w-]{20}|AAAAC3NzaC1lZDI1NTE5[\w+/]{40,}:|PRIVATE KEY"
+    r"|X-Amz-Signature"
 )
 
 
@@ -86,8 +90,20 @@ def running_server(
     *,
     preexec: Callable[[], None] | None = None,
     listen: str = "127.0.0.1:0",
+    is_alone: bool = False,
 ) -> Iterator[Server]:
-    """Start a server, wait until it listens, end it and all its processes afterwards."""
+    """Start a server, wait until it listens, end it and all its processes afterwards.
+
+    TONNAGE_TEST_NODES makes it several nodes behind one address where their backends can be shared, unless `is_alone`:
+    for tests that look into one server's processes or files.
+    """
+    environ = _with_backends(data, environ or {})
+    if NODES > 1 and not is_alone and preexec is None and listen == "127.0.0.1:0" and _can_be_shared(environ):
+        from tests.nodes import running_sprayed  # noqa: PLC0415  # it starts its nodes by what is here
+
+        with running_sprayed(data, environ, count=NODES) as sprayed:
+            yield sprayed
+        return
     server = start_server(data, environ, preexec=preexec, listen=listen)
     try:
         yield server
@@ -107,10 +123,12 @@ def start_server(
     *,
     preexec: Callable[[], None] | None = None,
     listen: str = "127.0.0.1:0",
+    timeout_s: float = _START_S,
 ) -> Server:
     data.parent.mkdir(parents=True, exist_ok=True)
     log_path = data.parent / f"{data.name}.log"
-    extra = {"TONNAGE_LISTEN": listen, "TONNAGE_DATA": str(data), **(environ or {})}
+    environ = _with_backends(data, environ or {})
+    extra = {"TONNAGE_LISTEN": listen, "TONNAGE_DATA": str(data), **environ}
     with log_path.open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
@@ -121,7 +139,7 @@ def start_server(
             stderr=log,
             preexec_fn=preexec,
         )
-    server = Server(process, data, log_path, environ=environ or {})
+    server = Server(process, data, log_path, environ=environ)
 
     def listens() -> bool:
         text = log_path.read_bytes()[start:].decode("utf-8", "replace")
@@ -132,17 +150,22 @@ def start_server(
             server.admin_token = secret[0] if secret else ""
         return match is not None or process.poll() is not None
 
-    wait_for(listens, _START_S, "the server to listen")
+    try:
+        wait_for(listens, timeout_s, "the server to listen")
+    except AssertionError:
+        process.kill()
+        raise
     assert server.host, server.log
     return server
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll until `condition` holds; fails loudly, naming `what`, when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for {what}"
-        time.sleep(0.02)
+def _with_backends(data: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
+    return environ if "TONNAGE_DATABASE_URL" in environ else {**environ_of(data), **environ}
+
+
+def _can_be_shared(environ: Mapping[str, str]) -> bool:
+    is_postgresql = environ.get("TONNAGE_DATABASE_URL", "").startswith("postgresql")
+    return is_postgresql and environ.get("TONNAGE_STORAGE") == "s3"
 
 
 def command_line(pid: int) -> str:

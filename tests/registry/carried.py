@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from storage.drivers.filesystem import FilesystemDriver
 from storage.manifest import OCI_INDEX, OCI_MANIFEST
 from storage.reference import RepositoryName, Tag
 from storage.store import Store
-from tests.stored_models import open_store
+from tests.databases import migrated
 
 KEY = PrivateKey.from_seed(b"k" * 32)
 CONFIG = b'{"of": "an index"}'
@@ -53,19 +52,15 @@ class Noted:
 
 
 class Stores:
-    """Any number of empty stores, migrated once."""
+    """Any number of empty stores."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        folder.mkdir(exist_ok=True)
-        open_store(folder).database.close()
 
     def new(self, folder: Path | None = None) -> Store:
         self._count += 1
         folder = folder or self._folder / f"store{self._count}"
-        folder.mkdir(parents=True)
-        shutil.copy(self._folder / "tonnage.db", folder)
-        return Store(Database(f"sqlite:///{folder}/tonnage.db"), FilesystemDriver(folder))
+        return Store(Database(migrated(folder)), FilesystemDriver(folder))
 
 
 def export(store: Store, target: Path, *names: str, since: tuple[Path, ...] = (), key: PrivateKey = KEY) -> Written:

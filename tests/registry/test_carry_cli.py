@@ -27,6 +27,7 @@ from storage.models import Upload as UploadRow
 from storage.reference import ModelName, RepositoryName, Tag
 from storage.store import Store
 from tests.client import Client
+from tests.databases import url_of
 from tests.registry.carried import Stores, manifest_of
 from tests.registry.test_skopeo import NO_SKOPEO, image
 from tests.server import ROOT, Server, wait_for
@@ -59,6 +60,7 @@ class Operator:
     def types(self, data: str, *arguments: str) -> tuple[int, str]:
         """The exit status, and all that was printed."""
         self._monkeypatch.setenv("TONNAGE_DATA", str(self.folder / data))
+        self._monkeypatch.setenv("TONNAGE_DATABASE_URL", url_of(self.folder / data))
         self._monkeypatch.setattr(sys, "argv", ["tonnage", *arguments])
         mask = os.umask(0o077)
         try:
@@ -183,7 +185,8 @@ def test_an_inventory_that_cannot_be_written_is_said_in_a_line(operator: Operato
 
 def test_a_full_disk_behind_standard_output_is_said_in_a_line(operator: Operator) -> None:
     operator.store("here").database.close()
-    command = [sys.executable, "-m", "registry", "inventory", "--data", str(operator.folder / "here")]
+    here = operator.folder / "here"
+    command = [sys.executable, "-m", "registry", "inventory", "--data", str(here), "--database-url", url_of(here)]
 
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -288,7 +291,7 @@ def start(data: Path, *arguments: str) -> subprocess.Popen[str]:
     """A process of its own, which tells at its end how much memory it has had."""
     return subprocess.Popen(
         [sys.executable, "-c", MEASURED, *arguments],
-        env={**os.environ, "TONNAGE_DATA": str(data)},
+        env={**os.environ, "TONNAGE_DATA": str(data), "TONNAGE_DATABASE_URL": url_of(data)},
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,6 +16,7 @@ from storage import chunk_sums
 from storage.digest import Digest
 from storage.reference import RepositoryName
 from tests.client import Client
+from tests.databases import url_of
 from tests.server import Server
 
 MIB = 2**20
@@ -60,7 +61,7 @@ def test_what_there_is_not_is_said_as_of_blobs(admin: Client, method: str, path:
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
     monkeypatch.setattr(chunk_sums, "CHUNK_BYTES", 10)
-    url = f"sqlite:///{tmp_path}/tonnage.db"
+    url = url_of(tmp_path)
     upgrade(url)
     return create_app(Config(data=str(tmp_path), database_url=url, access="open"))
 

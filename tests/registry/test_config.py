@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from registry.config import Config, ConfigInvalid, load_config, parse_duration, parse_size
 from storage.drivers.bucket_settings import BucketSettings
+from storage.local_copies.copies import CopyLimits
 
 
 def test_the_defaults_are_the_documented_ones(tmp_path):
@@ -12,12 +15,31 @@ def test_the_defaults_are_the_documented_ones(tmp_path):
     assert config.keep_alive_s == 300
 
 
+def test_local_copies_have_the_bound_and_the_patience_that_are_set(tmp_path):
+    environ = {"TONNAGE_CACHE_BYTES": "2G", "OLLAMA_LOAD_TIMEOUT": "90s", "TONNAGE_THREADS": "10"}
+
+    assert load_config({"data": str(tmp_path)}, environ).copy_limits == CopyLimits(2 * 2**30, 90.0, 5)
+
+
 def test_flags_win_over_the_environment(tmp_path):
     environ = {"TONNAGE_LISTEN": "127.0.0.1:1", "TONNAGE_DATA": "/elsewhere"}
 
     config = load_config({"listen": "[::1]:2", "data": str(tmp_path), "workers": None}, environ)
 
     assert (config.listen_host, config.listen_port, config.data) == ("::1", 2, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("environ", "connections"),
+    [
+        ({}, 16),
+        ({"TONNAGE_THREADS": "256"}, 64),
+        ({"TONNAGE_THREADS": "4"}, 4),
+        ({"TONNAGE_THREADS": "256", "TONNAGE_DATABASE_CONNECTIONS": "8"}, 8),
+    ],
+)
+def test_four_threads_share_a_connection_unless_told_otherwise(tmp_path, environ, connections):
+    assert load_config({"data": str(tmp_path)}, environ).connections == connections
 
 
 def test_settings_survive_the_way_to_another_process(tmp_path):
@@ -31,11 +53,17 @@ def test_settings_survive_the_way_to_another_process(tmp_path):
     [
         ("TONNAGE_LISTEN", "nowhere", "host:port"),
         ("TONNAGE_LISTEN", "127.0.0.1:70000", "host:port"),
+        ("TONNAGE_NODE", "one two", "letters"),
+        ("TONNAGE_NODE", "a" * 64, "63"),
         ("TONNAGE_ACCESS", "closed", "keyed, open"),
         ("TONNAGE_WORKERS", "0", "from 1"),
+        ("TONNAGE_DATABASE_CONNECTIONS", "1025", "to 1024"),
         ("TONNAGE_WORKERS", "two", "whole number"),
         ("TONNAGE_MEMORY_BUDGET", "lots", "size"),
+        ("TONNAGE_CACHE_BYTES", "most", "size"),
         ("TONNAGE_STORAGE", "tape", "filesystem, s3"),
+        ("TONNAGE_S3_REDIRECT", "perhaps", "auto, always, never"),
+        ("TONNAGE_S3_REDIRECT_SIZE", "large", "size"),
         ("TONNAGE_EXTERNAL_URL", "example.org", "http"),
         ("TONNAGE_UPSTREAM", "ftp://h", "host:port"),
         ("TONNAGE_UPSTREAM", "https://h/path", "host:port"),
@@ -64,6 +92,7 @@ def test_a_wrong_value_is_named_with_what_it_takes(tmp_path, name, value, word):
         ("TONNAGE_S3_PREFIX", "../b", "slashes"),
         ("TONNAGE_S3_ENDPOINT", "localhost:9000", "http"),
         ("TONNAGE_S3_ENDPOINT", "http://user@host", "http"),
+        ("TONNAGE_S3_PUBLIC_ENDPOINT", "store.example", "http"),
     ],
 )
 def test_a_bucket_that_cannot_be_is_named_with_what_is_wrong(tmp_path, name, value, word):
@@ -82,6 +111,30 @@ def test_bytes_are_kept_in_a_bucket_where_that_is_asked_for(tmp_path):
 
     assert config.bucket == BucketSettings("weights", "a/b/", "http://localhost:9000")
     assert load_config({"data": str(tmp_path)}, {"TONNAGE_S3_BUCKET": "weights"}).bucket is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "endpoint", "public", "may_go"),
+    [
+        ("auto", "", "", True),
+        ("auto", "http://store:9000", "", False),  # a name that clients may not know
+        ("auto", "http://store:9000", "https://store.example/", True),
+        ("always", "http://store:9000", "", True),
+        ("never", "", "https://store.example", False),
+    ],
+)
+def test_clients_go_to_the_bucket_where_they_can_reach_it(tmp_path, mode, endpoint, public, may_go):
+    environ = {"TONNAGE_STORAGE": "s3", "TONNAGE_S3_BUCKET": "weights", "TONNAGE_S3_REDIRECT": mode}
+
+    endpoints = {"TONNAGE_S3_ENDPOINT": endpoint, "TONNAGE_S3_PUBLIC_ENDPOINT": public}
+    bucket = load_config({"data": str(tmp_path)}, environ | endpoints).bucket
+
+    assert bucket == BucketSettings("weights", "", endpoint, public.rstrip("/"), may_go)
+
+
+def test_a_server_is_called_as_it_is_told_or_as_its_machine(tmp_path):
+    assert load_config({"data": str(tmp_path)}, {"TONNAGE_NODE": "rack-2.b"}).node == "rack-2.b"
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,63}", load_config({"data": str(tmp_path)}, {}).node)
 
 
 def test_open_access_on_the_network_needs_a_word_more(tmp_path):

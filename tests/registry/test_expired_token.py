@@ -14,10 +14,11 @@ from auth.scopes import Scope
 from auth.tokens import UPLOAD_GRACE_S, AccessTokens, TokenSigner
 from storage.db import Database
 from storage.digest import Digest
-from storage.drivers.filesystem import FilesystemDriver
 from storage.reference import RepositoryName
 from storage.store import Store
+from tests.backends import driver_of
 from tests.client import Client
+from tests.databases import url_of
 from tests.server import Server, running_server
 
 NAME = RepositoryName("acme/model")
@@ -34,7 +35,7 @@ class Pusher:
     """A session opened with a bearer token that was issued `age_s` ago."""
 
     def __init__(self, server: Server, data: Path, *, age_s: float) -> None:
-        self.database = Database(f"sqlite:///{data}/tonnage.db")
+        self.database = Database(url_of(data))
         self.name = f"pusher-{os.urandom(4).hex()}"
         holder = AccessTokens(self.database).verify(AccessTokens(self.database).create(self.name, scopes=["push"]))
         signer = TokenSigner(data / "keys", now=lambda: time.time() - age_s)
@@ -42,7 +43,7 @@ class Pusher:
         issued = signer.issue(holder.principal, "tonnage", scopes)
         self.client = Client(server.host, issued.text)
         claims = TokenSigner(data / "keys", now=lambda: time.time() - age_s).verify(issued.text, "tonnage")
-        store = Store(self.database, FilesystemDriver(data))
+        store = Store(self.database, driver_of(data))
         opened = store.uploads.start(NAME, principal=holder.principal, opened_with=claims.token_id)
         self.session = f"/v2/{NAME}/blobs/uploads/{opened.id}"
         other = store.uploads.start(NAME, principal=holder.principal, opened_with="another")

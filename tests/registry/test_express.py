@@ -17,6 +17,7 @@ from registry.app import create_app
 from registry.config import Config
 from storage.digest import Digest
 from storage.reference import RepositoryName, Tag
+from tests.databases import url_of
 
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = b"{}"
@@ -32,7 +33,7 @@ DIGEST, DIGEST_512 = Digest.of(RAW), Digest.of(RAW, "sha512")
 
 @pytest.fixture(params=["keyed", "open"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
-    config = Config(data=str(tmp_path), database_url=f"sqlite:///{tmp_path}/tonnage.db", access=request.param)
+    config = Config(data=str(tmp_path), database_url=url_of(tmp_path), access=request.param)
     upgrade(config.database_url)
     app = create_app(config)
     store = app.extensions["tonnage.store"]

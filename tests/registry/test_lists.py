@@ -29,6 +29,7 @@ from storage.digest import Digest
 from storage.listing import Readable
 from storage.reference import ModelName, RepositoryName, Tag
 from storage.store import Store
+from tests.backends import environ_of
 from tests.stored_models import open_store, push_model
 
 FAR_AWAY = {"X-Forwarded-For": "203.0.113.9"}
@@ -50,7 +51,7 @@ def store(tmp_path: Path, tiny_gguf: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store, tmp_path: Path) -> FlaskClient:
-    return create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path)})).test_client()
+    return create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path), **environ_of(tmp_path)})).test_client()
 
 
 def headers(store: Store, *scopes: str, namespaces: tuple[str, ...] = ()) -> dict[str, str]:

@@ -27,6 +27,7 @@ from storage.namespaces import Namespaces
 from storage.reference import RepositoryName, Tag
 from storage.repositories import Repositories
 from tests.client import Answer, Client
+from tests.databases import url_of
 from tests.faulty_registry import Fault, FaultyRegistry, faulty_registry
 from tests.registry.transfers import add_model
 from tests.server import Server, running_server, wait_for
@@ -70,7 +71,7 @@ def hub(tmp_path_factory):
     """(server, registry): a server whose mirrors are there before it starts, some of each kind."""
     data = tmp_path_factory.mktemp("mirror") / "data"
     data.mkdir()
-    url = f"sqlite:///{data / 'tonnage.db'}"
+    url = url_of(data)
     upgrade(url)
     with faulty_registry() as registry, faulty_registry() as mortal:
         database = Database(url)
@@ -341,7 +342,7 @@ def test_a_private_mirror_is_for_those_who_may_pull(mirror_of):
 def test_a_fetch_goes_on_where_a_killed_server_left_it(tmp_path):
     weights = random_bytes(24 * MIB, 6)
     (tmp_path / "data").mkdir()
-    upgrade(url := f"sqlite:///{tmp_path / 'data' / 'tonnage.db'}")
+    upgrade(url := url_of(tmp_path / "data"))
     with faulty_registry() as registry:
         Mirrors(Database(url)).add(parse_mirror("plain", f"{registry.url}/up"), is_public=True)
         digest, _ = add_model(registry, "v1", weights)
@@ -366,7 +367,7 @@ def test_a_fetch_goes_on_where_a_killed_server_left_it(tmp_path):
 
 def _saved(server: Server) -> int:
     """How many bytes of uploads the rows tell of."""
-    database = Database(f"sqlite:///{server.data / 'tonnage.db'}")
+    database = Database(url_of(server.data))
     try:
         with database.connect() as connection:
             return int(connection.exec_driver_sql('SELECT coalesce(max("offset"), 0) FROM uploads').scalar_one())
@@ -376,7 +377,7 @@ def _saved(server: Server) -> int:
 
 def _lapse(data: Path) -> None:
     """As if half a minute had passed since the writer died."""
-    database = Database(f"sqlite:///{data / 'tonnage.db'}")
+    database = Database(url_of(data))
     with database.begin() as connection:
         connection.exec_driver_sql("UPDATE uploads SET writer_until = 0")
     database.close()
@@ -432,9 +433,10 @@ def test_a_model_whose_blobs_have_not_come_yet_is_one_to_pull(mirror_of):
 
 def test_commands_add_list_and_remove_mirrors(tmp_path, monkeypatch):
     monkeypatch.setattr("registry.cli.mirror.SETTLE_S", 0.0)
+    where = ("--data", str(tmp_path / "data"), "--database-url", url_of(tmp_path / "data"))
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(group, ["mirror", *arguments, "--data", str(tmp_path / "data")])
+        return CliRunner().invoke(group, ["mirror", *arguments, *where])
 
     added = run("add", "hf.example", "http://127.0.0.1:1", "--ttl", "1m", "--allow", "a/*", "--public")
 
@@ -453,7 +455,7 @@ def test_commands_add_list_and_remove_mirrors(tmp_path, monkeypatch):
 
 @pytest.fixture
 def database(tmp_path):
-    upgrade(url := f"sqlite:///{tmp_path / 'tonnage.db'}")
+    upgrade(url := url_of(tmp_path))
     database = Database(url)
     yield database
     database.close()

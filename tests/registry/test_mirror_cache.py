@@ -38,11 +38,10 @@ from storage.models import Upload as UploadRow
 from storage.reference import RepositoryName, Tag
 from storage.store import Store
 from storage.upload import Upload
+from tests.databases import DATABASE, NO_SERVER
 from tests.storage import conftest as storage_fixtures
 
 # a store as its own tests have it
-sqlite_template = storage_fixtures.sqlite_template
-postgresql_template = storage_fixtures.postgresql_template
 database_url = storage_fixtures.database_url
 database = storage_fixtures.database
 driver = storage_fixtures.driver
@@ -54,15 +53,13 @@ KIB = 1024
 INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-on_both = pytest.mark.parametrize(
-    "backend", ["sqlite", pytest.param("postgresql", marks=storage_fixtures.NO_SERVER)], indirect=True
-)
+on_both = pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=NO_SERVER)], indirect=True)
 
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
     """SQLite, but where a test says `on_both`: what depends on neither need not be shown twice."""
-    return str(getattr(request, "param", "sqlite"))
+    return str(getattr(request, "param", DATABASE))
 
 
 @pytest.fixture
@@ -600,7 +597,7 @@ def test_marks_that_make_no_sense_are_refused_by_name(environ):
         load_config({}, {f"TONNAGE_MIRROR_{name}": value for name, value in environ.items()})
 
 
-@pytest.mark.parametrize("backend", [pytest.param("postgresql", marks=storage_fixtures.NO_SERVER)], indirect=True)
+@pytest.mark.parametrize("backend", [pytest.param("postgresql", marks=NO_SERVER)], indirect=True)
 def test_an_object_in_somebodys_hands_is_left_to_the_next_turn(store):
     data = weights("a")
     fetch(store, data)

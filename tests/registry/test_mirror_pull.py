@@ -27,6 +27,7 @@ from storage.errors import ManifestUnknown
 from storage.manifest import OCI_INDEX
 from storage.models import Blob, BlobLink, Object
 from storage.store import Store
+from tests.databases import url_of
 from tests.faulty_registry import FaultyRegistry, faulty_registry
 from tests.registry.transfers import JSON, MIB, add_model
 
@@ -64,7 +65,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("mirror-pull")
-    url = f"sqlite:///{folder}/tonnage.db"
+    url = url_of(folder)
     upgrade(url)
     with faulty_registry() as registry:
         Mirrors(Database(url)).add(parse_mirror("hub", f"{registry.url}/up"))

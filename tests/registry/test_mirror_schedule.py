@@ -9,23 +9,20 @@ from registry.mirror.schedule import RETRY_S, Schedule
 from registry.remotes.http import Origin
 from storage.errors import NameUnknown
 from storage.reference import RepositoryName
+from tests.databases import DATABASE, NO_SERVER
 from tests.registry.mirror_nodes import Clock
 from tests.storage import conftest as storage_fixtures
 
 # a database as the store's own tests have it
-sqlite_template = storage_fixtures.sqlite_template
-postgresql_template = storage_fixtures.postgresql_template
 database_url = storage_fixtures.database_url
 database = storage_fixtures.database
 
-on_both = pytest.mark.parametrize(
-    "backend", ["sqlite", pytest.param("postgresql", marks=storage_fixtures.NO_SERVER)], indirect=True
-)
+on_both = pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=NO_SERVER)], indirect=True)
 
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "sqlite"))
+    return str(getattr(request, "param", DATABASE))
 
 
 @on_both

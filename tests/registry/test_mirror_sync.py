@@ -29,12 +29,13 @@ from registry.mirror.sync import Synced
 from registry.remotes.http import Origin
 from storage.db import Database
 from storage.digest import Digest
-from storage.drivers.filesystem import FilesystemDriver
 from storage.layout import BLOBS
 from storage.models import BlobLink, Object
 from storage.reference import RepositoryName
 from storage.store import Store
+from tests.backends import driver_of
 from tests.client import Client
+from tests.databases import DATABASE, NO_SERVER, url_of
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.faults import Holds, Says
 from tests.faulty_registry import Fault, FaultyRegistry, faulty_registry
@@ -44,21 +45,17 @@ from tests.server import Server, running_server, wait_for
 from tests.storage import conftest as storage_fixtures
 
 # a database as the store's own tests have it
-sqlite_template = storage_fixtures.sqlite_template
-postgresql_template = storage_fixtures.postgresql_template
 database_url = storage_fixtures.database_url
 database = storage_fixtures.database
 
-on_both = pytest.mark.parametrize(
-    "backend", ["sqlite", pytest.param("postgresql", marks=storage_fixtures.NO_SERVER)], indirect=True
-)
+on_both = pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=NO_SERVER)], indirect=True)
 NEAR = RepositoryName("near/model")
 _NUMBERS = itertools.count()
 
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "sqlite"))
+    return str(getattr(request, "param", DATABASE))
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +351,7 @@ def test_beside_a_real_mirror_a_sync_fills_it_and_what_was_evicted_comes_again(u
 def mirroring_data(folder: Path, upstream: Upstream) -> Path:
     """A data folder of a server that mirrors it."""
     folder.mkdir()
-    url = f"sqlite:///{folder}/tonnage.db"
+    url = url_of(folder)
     upgrade(url)
     database = Database(url)
     at = Origin.of(upstream.proxy.url)
@@ -379,12 +376,12 @@ def evict_all(server: Server) -> int:
         with database.write() as session:
             for table in (Object, BlobLink):
                 session.execute(update(table).values(lease_until=time.time() - 1))
-        return MirrorCache(Store(database, FilesystemDriver(server.data)), Watermarks(1, 0)).trim()
+        return MirrorCache(Store(database, driver_of(server.data)), Watermarks(1, 0)).trim()
 
 
 @contextmanager
 def rows_of(server: Server) -> Iterator[Database]:
-    database = Database(f"sqlite:///{server.data}/tonnage.db")
+    database = Database(url_of(server.data))
     try:
         yield database
     finally:

@@ -12,6 +12,7 @@ from auth.tokens import AccessTokens
 from registry.app import create_app
 from registry.config import load_config
 from storage.store import Store
+from tests.backends import environ_of
 from tests.openai_app import error, user
 from tests.stored_models import open_store, push_model
 
@@ -38,7 +39,7 @@ def store(tmp_path: Path, tiny_gguf: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store, tmp_path: Path) -> FlaskClient:
-    return create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path)})).test_client()
+    return create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path), **environ_of(tmp_path)})).test_client()
 
 
 def send(client: FlaskClient, method: str, path: str, **options: Any) -> Any:
@@ -142,6 +143,6 @@ def test_a_bug_of_ours_has_the_shape_too(client: FlaskClient, monkeypatch: pytes
 
 def test_no_model_is_an_empty_list(tmp_path: Path) -> None:
     open_store(tmp_path)
-    client = create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path)})).test_client()
+    client = create_app(load_config(None, {"TONNAGE_DATA": str(tmp_path), **environ_of(tmp_path)})).test_client()
 
     assert send(client, "GET", "/v1/models").text == '{"object":"list","data":[]}\n'

@@ -19,6 +19,7 @@ from registry.openapi.native_schemas import SCHEMAS
 from registry.paths import Kind
 from runtime.options import LoadOptions, SampleOptions
 from tests.client import Client
+from tests.databases import url_of
 
 REST = "/v2/<rest:rest>"
 PATHS = {
@@ -35,7 +36,7 @@ PATHS = {
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     data = tmp_path_factory.mktemp("app")
-    return create_app(Config(data=str(data), database_url=f"sqlite:///{data}/tonnage.db"))
+    return create_app(Config(data=str(data), database_url=url_of(data)))
 
 
 def routes(app: Flask) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from registry.remotes.errors import UpstreamBusy
 from storage.db import Database
 from storage.digest import Digest
 from storage.reference import RepositoryName, Tag
+from tests.databases import url_of
 
 HERE, ABSENT = b"here", b"absent"
 PART = {"Range": "bytes=0-9", "User-Agent": "Go-http-client/1.1"}
@@ -30,7 +31,7 @@ PART = {"Range": "bytes=0-9", "User-Agent": "Go-http-client/1.1"}
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """`near/m` has a blob; `far/m` is a mirror's and lists one that has not come, for which nobody can wait here."""
     folder: Path = tmp_path_factory.mktemp("parts")
-    url = f"sqlite:///{folder}/tonnage.db"
+    url = url_of(folder)
     upgrade(url)
     Mirrors(Database(url)).add(parse_mirror("far", "http://127.0.0.1:1"))
     app = create_app(Config(data=str(folder), database_url=url, access="open"))

@@ -11,6 +11,7 @@ from registry.remotes.row_notes import RowNotes
 from storage.db import Database
 from storage.digest import Digest
 from storage.reference import RepositoryName
+from tests.databases import migrated
 
 DIGEST = Digest.of(b"weights")
 DAY_S = 86400
@@ -18,8 +19,7 @@ DAY_S = 86400
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/rows.db")
-    RemoteUpload.__table__.create(database.engine)
+    database = Database(migrated(tmp_path))
     yield database
     database.close()
 
@@ -96,7 +96,9 @@ def test_notes_that_nobody_came_back_to_go_some_at_a_time(database):
 
 def test_a_database_out_of_order_ends_no_push(database):
     with database.begin() as connection:
-        connection.execute(text("PRAGMA query_only = ON"))  # stays with the pool's one idle connection
+        is_sqlite = connection.dialect.name == "sqlite"
+        is_read_only = "PRAGMA query_only = ON" if is_sqlite else "SET default_transaction_read_only = on"
+        connection.execute(text(is_read_only))  # stays with the pool's one idle connection
     notes = RowNotes(database)
 
     notes.save(remote(), DIGEST, "https://r.example/s1")

@@ -16,6 +16,7 @@ import pytest
 from auth.keys import PrivateKey, sign_token_request, token_request_url
 from storage.digest import Digest
 from tests.client import Answer, Client
+from tests.databases import lose
 from tests.registry.access.callers import api_signature, basic
 from tests.registry.access.world import PRIVATE, Wire
 from tests.registry.hostile import exchange
@@ -263,12 +264,7 @@ def failures(driven: Driven, home: Path) -> None:
         for model in ("models/tiny", "models/tiny:complains"):
             body = {"model": model, "prompt": driven.secrets["prompt"], "options": {"num_ctx": 777, "num_predict": 3}}
             driven.send("POST", "/api/generate", headers, json.dumps(body).encode())
-    for suffix in ("", "-wal", "-shm"):
-        path = driven.server.data / f"tonnage.db{suffix}"
-        if path.exists():
-            path.chmod(0)
-            path.rename(path.with_name(f"{path.name}.away"))
-    (driven.server.data / "tonnage.db").mkdir()
+    lose(driven.server.data)
     for headers in ways(driven, "push"):
         for path in (f"/v2/{PRIVATE}/tags/list", "/api/tags", f"/v2/token?password={driven.secrets['password']}"):
             driven.send("GET", path, headers)

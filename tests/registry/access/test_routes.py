@@ -16,6 +16,7 @@ from registry.app import HANDLERS, create_app
 from registry.config import Config
 from registry.paths import Kind
 from tests.client import Answer
+from tests.databases import url_of
 from tests.registry.access.world import ABSENT, PRIVATE, Wire
 
 REST = "/v2/<rest:rest>"
@@ -45,7 +46,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
 
 
 def network_app(data: Path) -> Flask:
-    return create_app(Config(data=str(data), database_url=f"sqlite:///{data}/tonnage.db", listen_host="0.0.0.0"))
+    return create_app(Config(data=str(data), database_url=url_of(data), listen_host="0.0.0.0"))
 
 
 def routes(app: Flask) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ from auth.keys import PrivateKey
 from auth.tokens import AccessTokens
 from migrations.run import upgrade
 from storage.db import Database
-from storage.drivers.filesystem import FilesystemDriver
 from storage.reference import RepositoryName, Tag
 from storage.store import Store
+from tests.backends import driver_of
 from tests.client import Answer
+from tests.databases import url_of
 from tests.registry.conformance.wire import OCI_MANIFEST, digest_of
 from tests.server import Server, running_server
 
@@ -112,16 +112,16 @@ class World:
         self.server: Server
         data.mkdir(parents=True)
         upgrade(self._url)
-        database = Database(self._url)
+        database = self._rows = Database(self._url)
         try:
-            self._store(Store(database, FilesystemDriver(data)))
+            self._store(Store(database, driver_of(data)))
             self._admit(database)
         finally:
             database.close()
 
     @property
     def _url(self) -> str:
-        return f"sqlite:///{self.data / 'tonnage.db'}"
+        return url_of(self.data)
 
     def _store(self, store: Store) -> None:
         for namespace in ("commons", "vault", "other"):
@@ -158,9 +158,9 @@ class World:
         columns = dict(_SETTLED)
         if not with_leases:
             columns |= {"blob_links": "repository_id, blob_id", "objects": "id, storage_key, size, state"}
-        with contextlib.closing(sqlite3.connect(f"file:{self.data / 'tonnage.db'}?mode=ro", uri=True)) as database:
-            asked = {table: f"SELECT {columns.get(table, '*')} FROM {table}" for table in _TABLES}
-            return {table: sorted(map(repr, database.execute(query))) for table, query in asked.items()}
+        asked = {table: f"SELECT {columns.get(table, '*')} FROM {table}" for table in _TABLES}
+        with self._rows.connect() as rows:
+            return {table: sorted(map(repr, rows.exec_driver_sql(query))) for table, query in asked.items()}
 
 
 @contextlib.contextmanager
@@ -174,7 +174,9 @@ def serve(data: Path, environ: Mapping[str, str] | None = None, *, listen: str =
 @contextlib.contextmanager
 def serving(world: World, environ: Mapping[str, str] | None = None, *, listen: str = "127.0.0.1:0") -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tests.server, "_LISTENING", re.compile(r"listening on http://((?:127\.0\.0\.1|0\.0\.0\.0):\d+)"))
+        patch.setattr(
+            tests.server, "_LISTENING", re.compile(r"listening on http://((?:127\.0\.0\.\d+|0\.0\.0\.0):\d+)")
+        )
         with running_server(world.data, environ, listen=listen) as server:
             world.server = server
             server.host = world.host = server.host.replace("0.0.0.0", "127.0.0.1")

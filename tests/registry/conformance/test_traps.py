@@ -46,7 +46,7 @@ def test_trap_14_nothing_remembers_what_was_deleted(registry: Registry, reposito
         assert registry.get(path).status == 404
 
 
-@pytest.mark.parametrize("registry", ["keyed"], indirect=True)
+@pytest.mark.parametrize("registry", [("keyed", "sqlite", "filesystem")], indirect=True, ids="-".join)
 def test_trap_16_a_challenge_names_its_scheme_once(registry: Registry, repository: str) -> None:
     answer = Registry(registry.host).get(f"/v2/{repository}/tags/list")
 

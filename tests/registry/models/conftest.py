@@ -10,34 +10,24 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from auth.tokens import AccessTokens
-from migrations.run import upgrade
 from registry.app import create_app
 from registry.config import Config
 from storage.store import Store
+from tests.databases import migrated
 from tests.made_models import SUCCESS, create, upload
 from tests.tiny_gguf import write_tiny_gguf
 
 JSON = dict[str, Any]
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty database."""
-    path = tmp_path_factory.mktemp("migrated") / "tonnage.db"
-    upgrade(f"sqlite:///{path}")
-    return path.read_bytes()
-
-
 @pytest.fixture
-def app(tmp_path: Path, migrated: bytes) -> Flask:
-    return open_app(tmp_path / "data", migrated)
+def app(tmp_path: Path) -> Flask:
+    return open_app(tmp_path / "data")
 
 
-def open_app(data: Path, migrated: bytes, **settings: Any) -> Flask:
-    data.mkdir(parents=True)
-    (data / "tonnage.db").write_bytes(migrated)
+def open_app(data: Path, **settings: Any) -> Flask:
     nobody = {"upstream": "http://127.0.0.1:1"}
-    return create_app(Config(data=str(data), database_url=f"sqlite:///{data}/tonnage.db", **(nobody | settings)))
+    return create_app(Config(data=str(data), database_url=migrated(data), **(nobody | settings)))
 
 
 @pytest.fixture
@@ -65,9 +55,9 @@ def tiny(client: FlaskClient, weights: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def settled(tmp_path_factory: pytest.TempPathFactory, migrated: bytes, weights: bytes) -> FlaskClient:
+def settled(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> FlaskClient:
     """For requests that change nothing: a client of an app that has one model, `tiny`."""
-    client = open_app(tmp_path_factory.mktemp("settled") / "data", migrated).test_client()
+    client = open_app(tmp_path_factory.mktemp("settled") / "data").test_client()
     assert create(client, model="tiny", files={"tiny.gguf": upload(client, weights)})[-1] == SUCCESS
     return client
 

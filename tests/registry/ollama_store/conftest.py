@@ -8,23 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from migrations.run import upgrade
 from registry.cli import serve
 from tests.ollama_folder import OllamaFolderMaker
 from tests.ollama_imports import Installation
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "tonnage.db"
-    upgrade(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def here(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
     monkeypatch.setattr(serve, "upgrade", lambda url: None)  # the copied database is of today; half a second saved
-    installation = Installation(tmp_path / "data", migrated)
+    installation = Installation(tmp_path / "data")
     yield installation
     installation.store.database.close()
 
