@@ -98,7 +98,7 @@ def _was_finished(name: RepositoryName, upload_id: str, digest: Digest) -> bool:
 def _complete(name: RepositoryName, upload_id: str, digest: Digest) -> Response:
     upload = _resume(name, upload_id)
     try:
-        if request.content_length == 0:
+        if not request.content_length and "HTTP_TRANSFER_ENCODING" not in request.environ:
             direct_uploads.commit(upload, digest)
         else:
             upload.complete(_body(), digest, chunk=chunk_range(), length=request.content_length)

@@ -103,12 +103,26 @@ def test_what_a_part_was_before_the_commit_is_not_believed(session):
     addresses = session.send(*CHUNKS)
     session.put(addresses[1], b"x" * PART)
 
-    with pytest.raises(DigestInvalid):
+    with pytest.raises(DigestInvalid) as refused:
         session.upload.commit(DIGEST)
 
+    assert refused.value.detail == {"digest": str(DIGEST)}, "what the bytes are is nobody's business"
     assert (session.bucket.objects, session.bucket.begun) == ({}, {})
     with pytest.raises(UploadUnknown):
         _ = session.upload
+
+
+def test_a_read_that_breaks_off_is_tried_again(session, monkeypatch):
+    session.send(*CHUNKS)
+    get, broken = session.bucket.get, [2, 1]
+
+    def get_or_break_off(name: str, *, start: int = 0, size: int | None = None):
+        return get(name, start=start, size=size and size - (broken.pop() if broken else 0))
+
+    monkeypatch.setattr(session.bucket, "get", get_or_break_off)
+    session.upload.commit(DIGEST)
+
+    assert (session.stored(), broken) == (DATA, [])
 
 
 def test_a_part_that_changes_while_the_commit_begins_spoils_nothing(session, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
 from storage.drivers.direct import PartAddress, Sent
 from storage.drivers.objects.bucket import Bucket
@@ -10,6 +12,8 @@ from storage.drivers.objects.handle import Handle
 from storage.drivers.objects.names import object_name
 from storage.drivers.protocol import check_key
 from storage.errors import StorageUnavailable
+
+_TRIES: Final = 3  # of a read
 
 
 class SignedParts:
@@ -37,6 +41,12 @@ class SignedParts:
         self._bucket.complete(object_name(check_key(key)), upload, [(part.number, part.etag) for part in parts], sums)
 
     def read(self, key: str, start: int, size: int) -> bytes:
+        for _ in range(_TRIES - 1):
+            with suppress(StorageUnavailable):  # one of many thousand; to give up would be to begin them anew
+                return self._read(key, start, size)
+        return self._read(key, start, size)
+
+    def _read(self, key: str, start: int, size: int) -> bytes:
         body = self._bucket.get(object_name(check_key(key)), start=start, size=size)
         try:
             data = body.read(size)  # all of it, as a rule: several of these are in memory at once

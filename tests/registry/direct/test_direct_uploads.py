@@ -8,7 +8,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,16 @@ def test_a_repeated_commit_is_answered_like_the_first(session):
     session.send_all()
 
     assert [session.commit().status for _ in range(2)] == [201, 201]
+
+
+def test_a_commit_without_a_length_has_no_body(session):
+    session.send_all()
+    with closing(HTTPConnection(session.client.host, timeout=60)) as connection:
+        connection.putrequest("PUT", f"{session.location}?digest={DIGEST}")
+        connection.putheader("Authorization", f"Bearer {session.client.token}")
+        connection.endheaders()
+
+        assert connection.getresponse().status == 201
 
 
 def test_wrong_bytes_are_refused_and_gone(session, left):
