@@ -6,7 +6,8 @@ A claim tells which process holds it. Where that one is seen to be dead the clai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -22,6 +23,7 @@ CLAIM_S: Final = 30.0  # a writer that died holds its session this long
 RENEW_S: Final = 10.0  # far below it: a paused writer must find out before it writes, not after
 WAIT_S: Final = 5.0
 _POLL_S: Final = 0.1
+_BEAT_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -109,6 +111,17 @@ def claimed(database: Database, upload_id: str) -> Iterator[Claim]:
         if claim.is_held:
             with suppress(StorageError):  # it lapses by itself
                 claim.release()
+
+
+def beside(claim: Claim, work: Callable[[], None]) -> None:
+    """Do what takes a store its time, and hold the session meanwhile. Raises what `work` raises."""
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+        done = pool.submit(work)
+        while not done.done():
+            wait([done], timeout=_BEAT_S)
+            with suppress(StorageError):  # to lose it stops what comes after
+                claim.keep()
+        done.result()
 
 
 def is_left(database: Database, upload_id: str) -> bool:

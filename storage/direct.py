@@ -6,25 +6,22 @@ So a commit closes the upload first, which ends every address, and only then rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from storage.chunks import ChunkRange
-from storage.claims import Claim, claimed
+from storage.claims import Claim, beside, claimed
 from storage.db import Database
 from storage.digest import Digest, Hasher
 from storage.drivers.direct import LEAST_PART, MOST_PART, DirectParts, PartAddress, Sent, direct_parts
 from storage.drivers.protocol import Driver
-from storage.errors import ChunkOutOfOrder, DigestInvalid, KeyUnknown, SizeInvalid, StorageError, StorageUnavailable
+from storage.errors import ChunkOutOfOrder, DigestInvalid, KeyUnknown, SizeInvalid, StorageUnavailable
 from storage.read_ahead import read_ahead
 
 ADDRESS_S: Final = 12 * 3600  # a part may take hours on a slow line; below the life of an idle session
 _MOST_PARTS: Final = 10_000  # of the S3 protocol
 _TOLD: Final = 20  # missing parts that a refusal names
-_BEAT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +172,9 @@ def _close(parts: DirectParts, driver: Driver, claim: Claim, plan: Plan) -> list
     try:
         sent = parts.sent(key, plan.upload)
         plan.check(sent)
-        _beside(lambda: parts.close(key, plan.upload, sent), claim)
+        beside(claim, lambda: parts.close(key, plan.upload, sent))
         return sent
     except KeyUnknown:  # closed already, by an attempt that did not come to its end
         if driver.stat(key) != plan.size:
             raise
         return []
-
-
-def _beside(work: Callable[[], None], claim: Claim) -> None:
-    """Do it, however long it takes, and hold the session meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="close") as pool:
-        done = pool.submit(work)
-        while not done.done():
-            wait([done], timeout=_BEAT_S)
-            with suppress(StorageError):  # to lose it stops what comes after
-                claim.keep()
-        done.result()

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, select
 from storage import layout
 from storage.blobs import BlobInfo, admit
 from storage.chunks import Body, ChunkRange
-from storage.claims import Claim, claimed, is_left
+from storage.claims import Claim, beside, claimed, is_left
 from storage.db import Database
 from storage.digest import Digest, Hasher
 from storage.direct import check_proxied, settle
@@ -37,6 +37,8 @@ from storage.namespaces import drop_unused_repository
 from storage.recovery import recover
 from storage.reference import RepositoryName
 from storage.retry import retried
+
+_LONG_BYTES: Final = 256 * 2**20
 
 _STATES: Final = select(Row.offset, Row.states).where(Row.id == bindparam("upload"), Row.finished_digest.is_(None))
 
@@ -196,7 +198,7 @@ class Upload:
         handle = self._driver.restage(left, key, size=self.offset, keep=claim.keep)
         try:
             claim.save(handle=handle, storage_key=key)
-        except BaseException:
+        except UploadBusy:  # and nothing else: a row whose writing ended in an error may name what is ours
             self._driver.discard(handle)
             raise
         claim.row.handle, claim.row.storage_key = handle, key
@@ -270,11 +272,18 @@ class Upload:
             told = {"digest": str(digest), "offset": row.offset, "received": str(digests[digest.algorithm])}
             raise DigestInvalid("the bytes have another digest", **told)
         try:
-            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
+            self._publish(claim)
         except StagedBusy:
             self._part_ways(claim)
-            self._driver.publish(row.handle, size=row.offset, fence=claim.keep)
+            self._publish(claim)
         return self._keep(claim, digest, digests.values())
+
+    def _publish(self, claim: Claim) -> None:
+        handle, size = claim.row.handle, claim.row.offset
+        if size < _LONG_BYTES:
+            self._driver.publish(handle, size=size, fence=claim.keep)
+        else:  # some stores put the parts together byte by byte, for longer than a claim runs
+            beside(claim, lambda: self._driver.publish(handle, size=size, fence=claim.keep))
 
     def _commit_direct(self, claim: Claim, digest: Digest) -> BlobInfo:
         try:

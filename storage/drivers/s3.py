@@ -189,7 +189,7 @@ class S3Bucket:
 
     @property
     def _patient(self) -> Any:
-        return _client(self._settings.endpoint, os.getpid(), read_s=_COMPLETE_S)
+        return _client(self._settings.endpoint, os.getpid(), read_s=_COMPLETE_S, attempts=3)
 
     def _sends(self, body: bytes | bytearray | BinaryIO) -> Any:
         """What is in memory goes with its sha256: the store keeps what we sent. The rest would be read twice for it."""
@@ -209,13 +209,15 @@ class S3Bucket:
 
 
 @lru_cache(maxsize=8)
-def _client(endpoint: str, process: int, *, signs_bodies: bool = True, read_s: int = _READ_S) -> Any:
+def _client(
+    endpoint: str, process: int, *, signs_bodies: bool = True, read_s: int = _READ_S, attempts: int = _ATTEMPTS
+) -> Any:
     """Shared by all threads; not with the process that forked this one, since they would share connections."""
     config = Config(
         signature_version="s3v4",
         connect_timeout=_CONNECT_S,
         read_timeout=read_s,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=_CONNECTIONS,
         # servers other than AWS refuse checksums in trailers, and may have no name for each bucket
         request_checksum_calculation="when_required",

@@ -344,7 +344,7 @@ def test_the_same_blob_twice_is_kept_once(session):
 
 def test_a_long_commit_holds_the_session(session, monkeypatch):
     session.send(*CHUNKS)
-    monkeypatch.setattr(direct, "_BEAT_S", 0.01)
+    monkeypatch.setattr("storage.claims._BEAT_S", 0.01)
     monkeypatch.setattr("storage.claims.RENEW_S", 0.0)
     complete, held, renewed = session.bucket.complete, threading.Event(), []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import BinaryIO, Final
 
 from storage.drivers.objects.blocks import Blocks, Filler
@@ -41,13 +42,13 @@ class Buffer:
         """Read `size` bytes of `source` to where ours begin, and let ours follow."""
         self._make_room(self._size + size)
         if not self._is_block:
-            self._held = bytearray(source.read(size)) + self._held
-        else:
-            view, at = memoryview(self._held), 0
-            view[size : size + self._size] = view[: self._size]
-            while at < size and (data := source.read(size - at)):
-                view[at : at + len(data)] = data
-                at += len(data)
+            self._held += bytes(size)
+        view, at = memoryview(self._held), 0
+        view[size : size + self._size] = view[: self._size]
+        while at < size and (data := source.read(size - at)):
+            view[at : at + len(data)] = data
+            at += len(data)
+        view.release()
         self._size += size
 
     def view(self, start: int = 0) -> memoryview:
@@ -77,10 +78,14 @@ class Buffer:
 
 
 class Load:
-    """Bytes taken out of a buffer. `release` gives their block back; once."""
+    """Bytes taken out of a buffer. Whoever is first to `take` it sends it, and gives its block back by `release`."""
 
     def __init__(self, blocks: Blocks | None, held: bytearray, size: int) -> None:
         self._blocks, self._held, self._size = blocks, held, size
+        self._taken = threading.Lock()
+
+    def take(self) -> bool:
+        return self._taken.acquire(blocking=False)
 
     @property
     def view(self) -> memoryview:

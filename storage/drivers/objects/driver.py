@@ -24,7 +24,7 @@ from storage.drivers.objects.reader import ObjectReader, PieceReader
 from storage.drivers.objects.seekable import MAX_READ
 from storage.drivers.objects.writer import ObjectWriter
 from storage.drivers.protocol import Fence, StagedWriter, check_key, no_fence
-from storage.errors import KeyUnknown, StagedBusy, StorageError
+from storage.errors import KeyUnknown, StagedBusy, StorageError, UploadBusy
 
 _SWEEP_PAGE: Final = 500
 _FEW_BYTES: Final = 256 * 2**10  # are sent as they are
@@ -111,7 +111,7 @@ class ObjectDriver:
             desk.record(staged)
         try:
             fence(str(mine))
-        except BaseException:
+        except UploadBusy:  # and nothing else: a row whose writing ended in an error may name what is ours
             desk.drop([], with_record=True)
             raise
         kept = {piece.name for piece in staged.pieces}

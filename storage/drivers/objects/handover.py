@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,20 +44,22 @@ class Handover:
 
 
 class Handovers:
-    """Those that nobody has come for yet. At most one for each key, and only for the writer that left it."""
+    """Those that nobody has come for yet, each for who has the handle of the writer that left it."""
 
     def __init__(self) -> None:
-        self._left: dict[str, tuple[str | None, Handover]] = {}
+        self._left: dict[tuple[str, str | None], Handover] = {}
 
     def leave(self, handle: Handle, handover: Handover) -> None:
-        for key, (_, found) in list(self._left.items()):
-            if found.at < handover.at - _KEPT_S:
-                self._left.pop(key, None)
-        self._left[handle.key] = (handle.writer, handover)
+        self._forget(lambda key, found: found.at < handover.at - _KEPT_S)
+        self._left[handle.key, handle.writer] = handover
 
     def take(self, handle: Handle) -> Handover | None:
-        writer, handover = self._left.pop(handle.key, (None, None))
-        return handover if writer == handle.writer else None
+        return self._left.pop((handle.key, handle.writer), None)
 
     def drop(self, key: str) -> None:
-        self._left.pop(key, None)
+        self._forget(lambda theirs, found: theirs == key)
+
+    def _forget(self, is_past: Callable[[str, Handover], bool]) -> None:
+        for (key, writer), found in list(self._left.items()):
+            if is_past(key, found):
+                self._left.pop((key, writer), None)

@@ -62,8 +62,9 @@ class Piece:
 class Staged:
     """What is staged: parts without a gap, then pieces without a gap. Also older pieces, which the parts include.
 
-    starts: where the last two appends began. synced: what was durable after the last two syncs. A session steps back
-    to one of these, and to nothing else.
+    starts: where the last two appends began. synced: what was durable after the last three syncs: the row may tell of
+    the one before the last, where it could not be written, and one more follows at the end. A session steps back to one
+    of these, and to nothing else.
     """
 
     upload: str | None = None
@@ -113,7 +114,7 @@ class Staged:
 
     def sync(self, at: int | None = None) -> None:
         """What comes before `at`, or all of it, is about to be durable."""
-        self.synced = [*self.synced[-1:], self.end if at is None else at]
+        self.synced = [*self.synced[-2:], self.end if at is None else at]
 
     def drop_unneeded(self) -> list[Piece]:
         """Forget the pieces to which no step back leads; these pieces."""

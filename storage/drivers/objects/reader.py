@@ -36,6 +36,8 @@ class ObjectReader(SeekableReader):
             try:
                 if self._body is None:
                     self._body = self._bucket.get(self._name, start=self._at)
+                    if self._body.size != self.size - self._at:
+                        raise StorageUnavailable("the object store answers with other bytes than before")
                 if data := self._body.read(wanted):
                     return data
             except StorageUnavailable:

@@ -15,7 +15,7 @@ from storage.drivers.objects.names import Desk, object_name
 from storage.drivers.objects.parts import BLOCK_BYTES, Part, Staged, part_size
 from storage.drivers.objects.reader import PieceReader
 from storage.drivers.objects.seekable import near
-from storage.errors import StorageError
+from storage.errors import StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _RESERVE: Final = 16  # part numbers at a time: each time costs a transaction, and a writer that dies wastes the rest
 _ON_THEIR_WAY: Final = 3  # parts of one writer; a store may take its time for each
+_BROKEN: Final = "the writing of the upload broke off; go on from where it stands"
 
 
 class ObjectWriter:
@@ -99,18 +100,21 @@ class ObjectWriter:
                     self._fence()  # who took over may still read them
                     self._desk.drop(dropped)
 
-    def give_way(self) -> None:
+    def give_way(self) -> bool:
         """Of a block that somebody else needs; what it holds is saved, the rest of it can go on later."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._arrive()
-                self._save_piece()
-                self._empty()
-            except StorageError as refusal:
-                self._refusal = refusal
-                self._buffer.clear()
-            finally:
-                self._lock.release()
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._buffer.is_few:  # sent since we were asked
+                return False
+            self._save_piece()
+            self._empty()
+        except Exception as error:  # ours, and none of who asks
+            self._refusal = error if isinstance(error, StorageError) else StorageUnavailable(_BROKEN)
+            self._buffer.clear()
+        finally:
+            self._lock.release()
+        return True
 
     def close(self) -> Handover | None:
         """For the publishing that follows, where something was written that no sync has made durable: send all of it.
@@ -153,6 +157,9 @@ class ObjectWriter:
         except StorageError as refusal:
             self._refusal = refusal
             raise
+        except BaseException:
+            self._refusal = StorageUnavailable(_BROKEN)
+            raise
         finally:
             if locked:
                 self._lock.release()
@@ -181,11 +188,18 @@ class ObjectWriter:
         self._next += 1
         self._part_start = self._buffer_start = start + size
         load, part = self._buffer.unload(), Part(number, start, size, etag="")
-        self._on_their_way.append(self._pool.submit(self._send, self._staged.upload, part, before, load))
+        try:
+            self._on_their_way.append(self._pool.submit(self._send, self._staged.upload, part, before, load))
+        except RuntimeError:  # no thread could be started; another one may have taken it from the queue all the same
+            if load.take():
+                load.release()
+            raise
 
     def _send(self, upload: str, part: Part, before: list[Piece], load: Load) -> Part:
-        body = cast("BinaryIO", PieceReader(self._desk.open, before, load.view)) if before else load.body
+        if not load.take():
+            raise StorageUnavailable(_BROKEN)
         try:
+            body = cast("BinaryIO", PieceReader(self._desk.open, before, load.view)) if before else load.body
             etag = self._bucket.put_part(object_name(self._handle.key), upload, part.number, body, part.size)
         finally:
             load.release()

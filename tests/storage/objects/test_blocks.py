@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -37,7 +38,7 @@ class SlowBucket(CountingBucket):
 class Still:
     """Fills a block and does nothing; or gives it back when it is asked for."""
 
-    def __init__(self, give: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, give: Callable[[], bool] = lambda: False) -> None:
         self.give_way = give
 
 
@@ -132,6 +133,58 @@ def test_whoever_finds_no_block_in_time_is_refused(monkeypatch):
 
     with pytest.raises(StorageUnavailable):
         blocks.take(Still())
+
+
+def test_a_writer_that_takes_long_gives_its_block_to_who_waits(monkeypatch):
+    monkeypatch.setattr(blocks_module, "_STILL_S", 0.05)  # and it is never still: it is touched each time it is asked
+    monkeypatch.setattr(blocks_module, "_HELD_S", 0.2)
+    blocks, asked = Blocks(1, 16), list[str]()
+
+    def give() -> bool:
+        asked.append("slow")
+        blocks.fill_no_more(slow)
+        blocks.give(held)
+        return True
+
+    slow = Still(give)
+    held = blocks.take(slow)
+    stop = threading.Event()
+    touching = threading.Thread(target=lambda: [blocks.touch(slow) for _ in iter(lambda: stop.wait(0.005), True)])
+    touching.start()
+    try:
+        assert blocks.take(Still()) is held
+    finally:
+        stop.set()
+        touching.join()
+    assert asked == ["slow"]
+
+
+def test_those_who_cannot_give_way_now_keep_nobody_from_asking_the_next(monkeypatch):
+    monkeypatch.setattr(blocks_module, "_STILL_S", 0.01)
+    blocks = Blocks(2, 16)
+    blocks.take(Still())
+    held = blocks.take(able := Still(lambda: (blocks.fill_no_more(able), blocks.give(held)) != ()))
+
+    assert blocks.take(Still()) is held
+
+
+def test_who_waits_while_blocks_come_free_waits_on(monkeypatch):
+    monkeypatch.setattr(blocks_module, "_WAIT_S", 0.4)
+    monkeypatch.setattr(blocks_module, "_STILL_S", 0.02)
+    blocks, waited = Blocks(1, 16), list[bytearray]()
+    block = blocks.take(Still())
+    waiting = threading.Thread(target=lambda: waited.append(blocks.take(Still())))
+    waiting.start()
+    try:
+        for _ in range(4):  # as if those ahead had theirs
+            threading.Event().wait(0.2)
+            with blocks._changed:
+                blocks._given_at = time.monotonic()
+    finally:
+        blocks.give(block)
+        waiting.join(WAIT_S)
+
+    assert waited == [block]
 
 
 def test_blocks_go_round_in_the_order_of_asking(monkeypatch):

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from storage.drivers.objects import driver as driver_module
 from storage.drivers.objects.driver import ObjectDriver
 from storage.drivers.objects.names import OBJECTS
 from storage.drivers.objects.reader import ObjectReader
@@ -84,7 +85,7 @@ def test_a_writer_that_was_overtaken_leaves_the_pieces_of_its_successor(driver, 
     sleeper.write(OLD)
     fence = row.claim()
     with driver.append(row.handle, at=40, fence=fence) as writer:
-        for _ in range(3):
+        for _ in range(4):
             with suppress(UploadBusy):
                 sleeper.write(OLD)
                 sleeper.sync()
@@ -178,6 +179,74 @@ def test_a_session_goes_on_from_a_mark_though_the_part_that_it_is_in_has_gone(dr
     driver.publish(row.handle, size=36, fence=fence)
 
     assert bucket.objects[OBJECTS + KEY] == b"a" * 20 + NEW
+
+
+def test_a_session_steps_back_past_a_checkpoint_that_its_row_was_not_told_of(driver, bucket):
+    row = Row(driver.stage(KEY))
+    fence = row.claim()
+    with pytest.raises(Killed), driver.append(row.handle, at=0, fence=fence) as writer:
+        writer.write(b"a" * 13)
+        writer.sync()
+        fence(writer.handle)  # the row tells of 13
+        for _ in range(2):  # the checkpoint, and what ends a body that broke off
+            writer.write(OLD)
+            writer.sync()
+        raise Killed
+
+    fence = row.claim()
+    with driver.append(row.handle, at=13, fence=fence) as writer:
+        writer.write(NEW)
+    driver.publish(row.handle, size=29, fence=fence)
+
+    assert bucket.objects[OBJECTS + KEY] == b"a" * 13 + NEW
+
+
+def test_a_session_goes_on_whose_row_was_written_though_the_answer_was_lost(driver, bucket, row):
+    fence = row.claim()
+
+    def lose_the_answer(handle: str | None = None, /) -> None:
+        fence(handle)
+        raise StorageUnavailable("the database does not answer")
+
+    with pytest.raises(StorageUnavailable), driver.append(row.handle, at=40, fence=lose_the_answer):
+        pass
+
+    fence = row.claim()
+    with driver.append(row.handle, at=40, fence=fence) as writer:
+        writer.write(NEW)
+    driver.publish(row.handle, size=56, fence=fence)
+    assert bucket.objects[OBJECTS + KEY] == b"a" * 40 + NEW
+
+
+def test_a_writer_without_a_thread_for_its_part_tells_of_no_gap(driver, bucket, row, monkeypatch):
+    monkeypatch.setattr(driver_module, "_BLOCKS", 1)
+    driver, fence = ObjectDriver(bucket), row.claim()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(StorageUnavailable), driver.append(row.handle, at=40, fence=fence) as writer:
+        monkeypatch.setattr(writer._pool, "submit", refuse)
+        with pytest.raises(RuntimeError):
+            writer.write(OLD)
+        writer.sync()
+
+    fence = row.claim()
+    with driver.append(row.handle, at=40, fence=fence) as writer:  # the one block has come back
+        writer.write(NEW)
+    driver.publish(row.handle, size=56, fence=fence)
+    assert bucket.objects[OBJECTS + KEY] == b"a" * 40 + NEW
+
+
+def test_a_reader_refuses_an_object_that_has_changed(bucket):
+    bucket.put("objects/key", b"0123456789")
+    reader = ObjectReader(bucket, "objects/key", start=0)
+    assert reader.read(4) == b"0123"
+    reader.seek(2)
+    bucket.put("objects/key", b"01234567")
+
+    with pytest.raises(StorageUnavailable):
+        reader.read(4)
 
 
 def test_a_reader_goes_on_where_an_answer_was_cut(bucket):

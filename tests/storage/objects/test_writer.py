@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from storage.drivers.objects import moving
 from storage.drivers.objects.bucket import Listed
 from storage.drivers.objects.driver import ObjectDriver
+from storage.drivers.objects.handle import Handle
 from storage.drivers.objects.names import OBJECTS
 from storage.errors import KeyUnknown, StorageUnavailable
 from tests.storage.objects.counted import CountingBucket, scale_parts
@@ -167,6 +169,17 @@ def test_a_few_bytes_that_were_not_synced_can_be_moved_and_added_to():
     driver.publish(row.handle, size=14, fence=row)
 
     assert published(bucket, ELSEWHERE) == b"first and more"
+
+
+def test_what_one_writer_left_is_not_lost_to_who_comes_with_the_handle_of_another():
+    driver, row = written(bucket := CountingBucket(), b"a few")
+    overtaken = str(replace(Handle.parse(row.handle), writer="0" * 16))
+
+    with pytest.raises(KeyUnknown):
+        driver.publish(overtaken, size=5)
+    driver.publish(row.handle, size=5, fence=row)
+
+    assert published(bucket) == b"a few"
 
 
 def test_three_parts_are_on_their_way_while_the_next_one_fills(monkeypatch):
