@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 
 PUSHERS, PUSHES = 3, 6
 NAME = RepositoryName("team/unwanted")
-TIDYING = ("tonnage.janitor", "tonnage.gc", "tonnage.objects", "tonnage.database")
+TIDYING = ("tonnage.janitor", "tonnage.gc", "tonnage.objects")
 _WAIT_S = 60.0
 _TRIES = 5
 
