@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ class Client:
         connection = http.client.HTTPConnection(self.host, timeout=timeout_s)
         path = path.removeprefix(f"http://{self.host}")
         sent = {**({"Authorization": f"Bearer {self.token}"} if self.token else {}), **(headers or {})}
-        connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
+        # what refuses before all of the body was read may close; its answer is there
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
         return connection, connection.getresponse()
 
     def post_json(self, path: str, body: object, **options: Any) -> Answer:
