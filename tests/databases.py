@@ -25,7 +25,6 @@ DATABASE = "postgresql" if ON_POSTGRESQL else "sqlite"
 NO_SERVER = pytest.mark.skipif(
     not POSTGRES and not os.environ.get("CI"), reason="no PostgreSQL: TONNAGE_TEST_POSTGRES names none"
 )
-ABOUT_SQLITE = pytest.mark.skipif(ON_POSTGRESQL, reason="about SQLite and its file")
 
 _of_folders: dict[Path, str] = {}  # the databases that are in use
 _unused: list[str] = []  # migrated and without rows

@@ -9,7 +9,7 @@ from typing import Final
 from storage.drivers.direct import PartAddress, Sent
 from storage.drivers.objects.bucket import Bucket
 from storage.drivers.objects.handle import Handle
-from storage.drivers.objects.names import object_name
+from storage.drivers.objects.names import object_name, read_all
 from storage.drivers.protocol import check_key
 from storage.errors import StorageUnavailable
 
@@ -41,19 +41,8 @@ class SignedParts:
         self._bucket.complete(object_name(check_key(key)), upload, [(part.number, part.etag) for part in parts], sums)
 
     def read(self, key: str, start: int, size: int) -> bytes:
+        name = object_name(check_key(key))
         for _ in range(_TRIES - 1):
             with suppress(StorageUnavailable):  # one of many thousand; to give up would be to begin them anew
-                return self._read(key, start, size)
-        return self._read(key, start, size)
-
-    def _read(self, key: str, start: int, size: int) -> bytes:
-        body = self._bucket.get(object_name(check_key(key)), start=start, size=size)
-        try:
-            data = body.read(size)  # all of it, as a rule: several of these are in memory at once
-            while len(data) < size and (more := body.read(size - len(data))):
-                data += more
-        finally:
-            body.close()
-        if len(data) != size:
-            raise StorageUnavailable("the object store broke off its answer")
-        return data
+                return read_all(self._bucket, name, start=start, size=size)
+        return read_all(self._bucket, name, start=start, size=size)

@@ -34,14 +34,14 @@ def read_all(bucket: Bucket, name: str, *, start: int = 0, size: int | None = No
     """A small object, or a range of one. Raises KeyUnknown, and StorageUnavailable for an answer that was cut."""
     body = bucket.get(name, start=start, size=size)
     try:
-        data = bytearray()
+        data = body.read(body.size)  # all of it, as a rule: several of these may be in memory at once
         while len(data) < body.size and (more := body.read(body.size - len(data))):
             data += more
     finally:
         body.close()
     if len(data) != body.size or (size is not None and size != body.size):
         raise StorageUnavailable("the object store broke off its answer")
-    return bytes(data)
+    return data
 
 
 class Desk:
