@@ -1,9 +1,8 @@
-"""An S3 server, databases, and servers of ours and of others that share them."""
+"""An S3 server, and servers of ours and of others that share them."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,6 @@ import boto3
 from botocore.config import Config
 from load import LoadError
 from peers import ROOT, Server, free_address, ours, peer
-from sqlalchemy import create_engine, make_url
 
 BUCKET: Final = "weights"
 _KEYS: Final = {
@@ -98,21 +96,6 @@ def _create(found: Bucket, process: subprocess.Popen[bytes]) -> None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LoadError(f"the S3 server does not serve: {error}") from error
             time.sleep(0.1)
-
-
-@contextmanager
-def postgresql(url: str) -> Iterator[str]:
-    """A new database of this server, dropped afterwards; its URL."""
-    name = f"tonnage_bench_{secrets.token_hex(6)}"
-    server = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    try:
-        yield make_url(url).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with server.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-        server.dispose()
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from typing import Final
 
 import heavy
 from alone import store_alone
-from buckets import Bucket, bucket, nodes, peer_on, postgresql
+from buckets import Bucket, bucket, nodes, peer_on
+from fresh_database import fresh_database
 from load import LoadError, Source, measure
 from peers import ours
 from rows import Work, prime, work
@@ -74,7 +75,7 @@ def main() -> None:
 def _fleets(given: argparse.Namespace, store: Bucket, scratch: Path) -> Iterator[list[Fleet]]:
     """All that is compared, running."""
     with ExitStack() as stack:
-        url = stack.enter_context(postgresql(given.postgresql))
+        url = stack.enter_context(fresh_database(given.postgresql))
         shared = store.settings("shared", TONNAGE_DATABASE_URL=url)
         direct = {"TONNAGE_S3_REDIRECT": "always", "TONNAGE_S3_DIRECT_UPLOAD": "true"}
         three = stack.enter_context(nodes(scratch, shared, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, make_url
-
 from auth.tokens import AccessTokens
+from benchmarks.fresh_database import fresh_database
 from benchmarks.soak_state import held
 from storage.db import Database
 from storage.drivers.bucket_settings import BucketSettings
@@ -121,7 +119,7 @@ class Fleet:
 @contextmanager
 def fleet_of(count: int, folder: Path, postgresql: str, s3: S3Server, *, is_apart: bool) -> Iterator[Fleet]:
     """Nodes of a fresh database and of the server's bucket. is_apart: each in a process namespace of its own."""
-    with _fresh_database(postgresql) as url:
+    with fresh_database(postgresql) as url:
         environ = {**_SETTINGS, **s3.environ, "TONNAGE_DATABASE_URL": url}
         environ |= {"TONNAGE_S3_BUCKET": BUCKET, "TONNAGE_S3_ENDPOINT": s3.endpoint}
         fleet = Fleet(url, s3, environ, folder, is_apart)
@@ -130,20 +128,6 @@ def fleet_of(count: int, folder: Path, postgresql: str, s3: S3Server, *, is_apar
             yield fleet
         finally:
             fleet.stop()
-
-
-@contextmanager
-def _fresh_database(postgresql: str) -> Iterator[str]:
-    server = create_engine(make_url(postgresql).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    name = f"tonnage_soak_{secrets.token_hex(4)}"
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    try:
-        yield make_url(postgresql).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with server.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-        server.dispose()
 
 
 def _in_own_namespace() -> None:
