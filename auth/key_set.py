@@ -33,19 +33,25 @@ class KeySet:
             keys = _load(folder) or _create(folder)
         except OSError as error:
             raise KeyStoreInvalid(f"cannot use the keys in {folder}: {error.strerror}") from error
-        self._own = {key_id(key.public): key.public for key in keys}
+        self._own = {key_id(key.public): (key.public, path) for path, key in keys}
         self._elsewhere = elsewhere
-        self.signing_key = keys[-1]
-        self.signing_id = key_id(keys[-1].public)
+        self.signing_key = keys[-1][1]
+        self.signing_id = key_id(self.signing_key.public)
 
     @property
     def own(self) -> tuple[PublicKey, ...]:
         """The public halves of this node's keys."""
-        return tuple(self._own.values())
+        return tuple(key for key, _ in self._own.values())
 
     def public(self, wanted: str) -> PublicKey | None:
-        """The verifying key with id `wanted`; None if no node has it. Raises what `elsewhere` raises."""
-        return self._own.get(wanted) or self._elsewhere(wanted)
+        """The verifying key with id `wanted`; None if no node has it. Raises what `elsewhere` raises.
+
+        One of ours is believed for as long as its file is here: to withdraw it needs no new start.
+        """
+        if wanted not in self._own:
+            return self._elsewhere(wanted)
+        key, path = self._own[wanted]
+        return key if path.exists() else None
 
 
 def rotate(folder: Path, *, keep: int = 2) -> Path:
@@ -83,11 +89,11 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     )
 
 
-def _load(folder: Path) -> list[PrivateKey]:
+def _load(folder: Path) -> list[tuple[Path, PrivateKey]]:
     numbered = _numbered(folder)
     if len(numbered) > _MAX_KEYS:
         raise KeyStoreInvalid(f"more than {_MAX_KEYS} token keys in {folder}; remove the oldest")
-    return [_load_one(path) for _, path in numbered]
+    return [(path, _load_one(path)) for _, path in numbered]
 
 
 def _load_one(path: Path) -> PrivateKey:
@@ -99,7 +105,7 @@ def _load_one(path: Path) -> PrivateKey:
         raise KeyStoreInvalid(f"{error}; remove it, and new tokens will be signed by a new key") from error
 
 
-def _create(folder: Path) -> list[PrivateKey]:
+def _create(folder: Path) -> list[tuple[Path, PrivateKey]]:
     """The first key. Of two processes that start at once the first link wins, and both use that file."""
     first = folder / "token-1.pem"
     staged = stage_file(first, PrivateKey.generate().pem, mode=0o600)

@@ -14,12 +14,13 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from auth.audit import AuditTrail
 from auth.errors import AuthError
 from auth.key_set import KeySet
+from auth.keys import PublicKey
 from auth.published_keys import PublishedKeys
 from registry.config import Config
 from registry.mirror.cache import MirrorCache, Watermarks
@@ -82,12 +83,13 @@ def main() -> None:
     store = Store(Database(config.database_url, connections=2), open_driver(config.data_path, config.bucket))
     marks = Watermarks(config.mirror_high_bytes, config.mirror_low_bytes)
     syncing = Syncing(lambda: _means(config), Schedule(store.database))
+    keys = own_keys(config)
     while True:  # ended by a signal: the server's word, or its death
         time.sleep(every_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # not a secret
         tidy(store, marks)
         if config.bucket is not None:
             tidy_copies(store, CopyFolder(layout.cache_folder(config.data_path)))
-        say_keys(config, store.database)
+        keys = say_keys(config, store.database, before=keys)
         syncing.start()
 
 
@@ -102,12 +104,30 @@ def tidy_copies(store: Store, folder: CopyFolder) -> None:
         _log.info("copies=%d", gone)
 
 
-def say_keys(config: Config, database: Database) -> None:
-    """The other nodes believe what this one signs for as long as it says with which keys."""
+def own_keys(config: Config) -> Sequence[PublicKey]:
+    """Those that this node signs with now; none where they cannot be read."""
     try:
-        PublishedKeys(database).publish(KeySet(config.keys_path).own)
-    except (AuthError, StorageError) as error:
+        return KeySet(config.keys_path).own
+    except AuthError as error:
         _log.warning("this node's keys are not published: %s", error)
+        return ()
+
+
+def say_keys(config: Config, database: Database, *, before: Sequence[PublicKey]) -> Sequence[PublicKey]:
+    """The other nodes believe what this one signs for as long as it says with which keys; those said now.
+
+    before: said the last time. Those of them that are gone are withdrawn, should whoever removed them not have come to
+    say so.
+    """
+    keys = own_keys(config)
+    if not keys:
+        return before
+    try:
+        PublishedKeys(database).publish(keys, instead_of=before)
+    except StorageError as error:
+        _log.warning("this node's keys are not published: %s", error)
+        return before
+    return keys
 
 
 def _means(config: Config) -> Means:

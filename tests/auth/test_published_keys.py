@@ -88,6 +88,7 @@ def test_a_key_that_was_rotated_away_is_believed_no_more_though_a_token_of_it_wa
     clock.now += FRESH_S
 
     assert not second.believes(old)
+    assert not first.believes(old)
     assert second.believes(start("first").token())
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from auth.key_set import KeySet, key_id, rotate
+from auth.published_keys import PublishedKeys
 from migrations.run import upgrade
 from registry.config import Config
-from registry.janitor import tidy, tidy_copies
+from registry.janitor import say_keys, tidy, tidy_copies
 from storage.db import Database
 from storage.digest import Digest
 from storage.errors import StorageUnavailable
@@ -210,3 +212,23 @@ def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"TONNAGE_DATA": config.data, "TONNAGE_DATABASE_URL": config.database_url}
     command = [sys.executable, "-m", "registry", *arguments]
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_key_that_was_removed_without_a_word_is_withdrawn(config, store):
+    said = say_keys(config, store.database, before=())
+    old = key_id(said[0])
+    rotate(config.keys_path, keep=1)
+
+    left = say_keys(config, store.database, before=said)
+
+    published = PublishedKeys(store.database)
+    assert published.find(old) is None
+    assert [published.find(key_id(key)) for key in left] == list(KeySet(config.keys_path).own)
+
+
+def test_keys_that_cannot_be_read_withdraw_nothing(config, store):
+    said = say_keys(config, store.database, before=())
+    (config.keys_path / "token-1.pem").chmod(0o640)
+
+    assert say_keys(config, store.database, before=said) == said
+    assert PublishedKeys(store.database).find(key_id(said[0])) == said[0]
