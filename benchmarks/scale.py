@@ -174,7 +174,7 @@ def _folder(scratch: Path, clients: int) -> Path:
 
 def _print(title: str, fleets: Sequence[Fleet], rounds: Sequence[Sequence[tuple[Work, float]]]) -> None:
     beside = {0: "the store alone"}
-    beside |= {n: fleet.name for n, fleet in list(enumerate(fleets))[-2:] if "registry" in fleet.name}
+    beside |= {n: fleet.name for n, fleet in enumerate(fleets) if "registry" in fleet.name}
     of = " | ".join(f"of {name}" for name in beside.values())
     print(f"\n| {title} | MiB/s | {of} | cpu ms/MiB | store | peak MiB |")
     print(f"| --- {'| ---: ' * (4 + len(beside))}|")
