@@ -88,10 +88,16 @@ class Job(Generic[T]):
     def _run(self) -> None:
         try:
             self._result = self._work(self)
+        except RemoteError as error:
+            self._error = error if self._is_reason(error) else Cancelled("the transfer was given up")
         except BaseException as error:
             self._error = error
         finally:
             self._ended.set()
+
+    def _is_reason(self, error: RemoteError) -> bool:
+        """False where its connections were cut because nobody waits any more."""
+        return not (error.is_transient and self._cancelled.is_set())
 
 
 @contextmanager

@@ -37,6 +37,16 @@ class Proxy:
     def log(self) -> str:
         return self.log_path.read_text("utf-8", "replace")
 
+    @property
+    def turns(self) -> int:
+        """How often a node was found dead, or alive again. nginx says nothing of that."""
+        return self.log.count(" is DOWN") + self.log.count(" is UP")
+
+    def wait_until_dead(self, node: str) -> None:
+        """HAProxy sends what a dead node should get to any other, until two checks of it have failed."""
+        if self.kind == "haproxy":
+            wait_for(lambda: f"Server {node} is DOWN" in self.log, 60, f"the proxy to learn that {node} is dead")
+
 
 @contextmanager
 def running_proxy(kind: str, folder: Path, nodes: Sequence[str]) -> Iterator[Proxy]:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from registry.remotes.errors import AnswerInvalid, ConnectionCut, RemoteError
 from registry.remotes.jobs import Cancelled, Job, Jobs, started
 
 WAIT_S = 5
@@ -45,6 +46,37 @@ def test_other_work_is_another_job():
 
     with jobs.joined("a", work.job) as first, jobs.joined("b", work.job) as second:
         assert first is not second
+
+
+@pytest.mark.parametrize("raised", [ConnectionCut("as a socket that was shut words it"), Cancelled("")])
+def test_work_that_was_given_up_says_so_whatever_its_cut_connection_raised(raised: RemoteError):
+    work = Work()
+
+    def run(job: Job[None]) -> None:
+        assert work.aborted.wait(WAIT_S)
+        raise raised
+
+    with started(Job(run, abort=work.aborted.set)) as job:
+        pass
+
+    assert job.wait(WAIT_S)
+    with pytest.raises(Cancelled):
+        job.result()
+
+
+def test_what_is_wrong_with_the_bytes_is_said_of_work_that_was_given_up_too():
+    work = Work()
+
+    def run(job: Job[None]) -> None:
+        assert work.aborted.wait(WAIT_S)
+        raise AnswerInvalid("other bytes than asked for")
+
+    with started(Job(run, abort=work.aborted.set)) as job:
+        pass
+
+    assert job.wait(WAIT_S)
+    with pytest.raises(AnswerInvalid):
+        job.result()
 
 
 def test_work_that_has_ended_begins_anew_for_the_next():
