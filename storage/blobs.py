@@ -18,6 +18,7 @@ from storage.db import Database, HotQuery, Upsert
 from storage.digest import ALGORITHMS, Digest
 from storage.drivers.protocol import Driver
 from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
+from storage.leftovers import mark, unmark
 from storage.models import LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import HOLDING, RepositoryName
@@ -122,6 +123,7 @@ class Blobs:
         kept = self._admit(name, digests[algorithm], digests.values(), principal, key=key, size=len(data))
         if kept != key:
             self._driver.delete(key)
+            unmark(self._database, [key])
         return BlobInfo(digests[algorithm], len(data), kept)
 
     @retried
@@ -246,8 +248,8 @@ def admit(
     """Make durable bytes at `key` a blob of the repository, leased; the key that is kept.
 
     Bytes that are already here under `digest`, or under an alias (another digest of the same bytes), are linked and
-    their key is returned: the caller drops its own. The name of an object that is being deleted, or is damaged, moves
-    to the new one.
+    their key is returned: the caller drops its own, which is marked, and unmarks it. The name of an object that is
+    being deleted, or is damaged, moves to the new one.
     """
     names = {"names": list({str(digest), *map(str, aliases)})}
     row = connection.execute(_KNOWN, names | {"but": _NONE}).first()
@@ -262,15 +264,17 @@ def admit(
         row = connection.execute(_KNOWN, names | {"but": object_id}).first()
         if row is not None:
             connection.execute(_DROP, {"object": object_id})  # the same push elsewhere was faster
+    kept = key
     if row is not None:
-        object_id, key = row
+        object_id, kept = row
+        mark(connection, {key: size})
     name = {"digest": str(digest), "object_id": object_id}
     # Only read where it is the object's already: of pushes at once, another may hold it and wait for the object.
     blob_id = connection.execute(_NAME_OF, name).scalar_one_or_none()
     if blob_id is None:
         blob_id = connection.execute(_MOVE_NAME.on(connection), name).scalar_one()
     link(connection, repository_id, blob_id, object_id, principal)
-    return key
+    return kept
 
 
 _TAKE_NAME: Final = Upsert(Blob, lambda row: row.on_conflict_do_nothing().returning(Blob.id))

@@ -29,13 +29,15 @@ class Plan:
     """How a session is cut into parts. upload: the store's name for it.
 
     part_bytes: of every part but the last, which may be shorter. size: where the parts end that have an address.
-    sha256: in hex, of the only part there is to be, where the store was told to take no other bytes.
+    sha256: in hex, of the only part there is to be, where the store was told to take no other bytes. is_closing: a
+    commit has found all parts and may have closed the upload.
     """
 
     upload: str
     part_bytes: int
     size: int = 0
     sha256: str = ""
+    is_closing: bool = False
 
     @property
     def count(self) -> int:
@@ -44,6 +46,8 @@ class Plan:
     def number(self, chunk: ChunkRange) -> int:
         """Of the part that is this chunk. Raises ChunkOutOfOrder unless it follows, or is, one of those before."""
         number, is_aligned = chunk.first // self.part_bytes + 1, chunk.first % self.part_bytes == 0
+        if number > _MOST_PARTS:
+            raise ChunkOutOfOrder(f"an upload has at most {_MOST_PARTS} parts; begin it with larger ones", offset=0)
         end, has_end = chunk.last + 1, self.size % self.part_bytes != 0
         is_last = chunk.size < self.part_bytes
         if (
@@ -51,7 +55,6 @@ class Plan:
             or not is_aligned
             or chunk.size > self.part_bytes
             or not chunk.first <= self.size
-            or number > _MOST_PARTS
             or (is_last and end < self.size)
             or (has_end and end > self.size)
         ):
@@ -97,6 +100,8 @@ class Direct:
                 plan = _begin(self._parts, claim, chunk.size)
             if plan is None:
                 return None
+            if plan.is_closing and not _is_open(self._parts, claim, plan):
+                raise ChunkOutOfOrder("all parts of the upload are here: commit it", offset=plan.size)
             number, reached = plan.number(chunk), plan.reaching(chunk)
             if reached != plan:
                 claim.release(direct=reached.to_json())
@@ -132,6 +137,14 @@ def _begin(parts: DirectParts, claim: Claim, part_bytes: int, *, sha256: str = "
     plan = Plan(upload, part_bytes, sha256=sha256)
     claim.save(handle=handle, direct=plan.to_json())
     return plan
+
+
+def _is_open(parts: DirectParts, claim: Claim, plan: Plan) -> bool:
+    try:
+        parts.sent(claim.row.storage_key, plan.upload)
+    except KeyUnknown:
+        return False
+    return True
 
 
 def check_proxied(claim: Claim) -> None:
@@ -172,6 +185,7 @@ def _close(parts: DirectParts, driver: Driver, claim: Claim, plan: Plan) -> list
     try:
         sent = parts.sent(key, plan.upload)
         plan.check(sent)
+        claim.save(direct=replace(plan, is_closing=True).to_json())
         beside(claim, lambda: parts.close(key, plan.upload, sent))
         return sent
     except KeyUnknown:  # closed already, by an attempt that did not come to its end

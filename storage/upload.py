@@ -32,6 +32,7 @@ from storage.errors import (
     UploadUnknown,
 )
 from storage.intake import READ_BYTES, Intake
+from storage.leftovers import mark, unmark
 from storage.models import Upload as Row
 from storage.namespaces import drop_unused_repository
 from storage.recovery import recover
@@ -298,6 +299,7 @@ class Upload:
         claim.is_held = False
         if key != row.storage_key:
             self._driver.delete(row.storage_key)
+            unmark(self._database, [row.storage_key])
         return BlobInfo(digest, row.offset, key)
 
     @retried
@@ -322,8 +324,10 @@ class Upload:
             if handle is None:
                 raise UploadBusy("another request took over the upload", upload=self.id, offset=claim.row.offset)
             claim.is_held = False
+            mark(session.connection(), {claim.row.storage_key: claim.row.offset})
             drop_unused_repository(session, claim.row.repository_id)
         self._driver.discard(handle)
+        unmark(self._database, [claim.row.storage_key])
 
     def _read_again(self, claim: Claim, algorithm: str) -> Digest:
         """Hash the staged bytes under an algorithm that was given up, or never announced."""

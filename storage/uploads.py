@@ -19,6 +19,7 @@ from storage.drivers.protocol import Driver
 from storage.errors import (
     UploadUnknown,
 )
+from storage.leftovers import mark, unmark
 from storage.models import Repository
 from storage.models import Upload as Row
 from storage.namespaces import ensure_repository
@@ -129,14 +130,17 @@ class Uploads:
             delete(Row)
             .where(Row.id.in_(idle), Row.touched_at < now - idle_s)
             .where(or_(Row.writer.is_(None), Row.writer_until < now))
-            .returning(Row.handle, Row.finished_digest)
+            .returning(Row.handle, Row.storage_key, Row.offset, Row.finished_digest)
             .execution_options(synchronize_session=False)
         )
         with self._database.write() as session:
             rows = session.execute(gone).all()
-        for handle, finished_digest in rows:  # row first, then bytes: nothing ever points to missing ones
-            if finished_digest is None:
-                self._driver.discard(handle)
+            unfinished = [row for row in rows if row.finished_digest is None]
+            mark(session.connection(), {row.storage_key: row.offset for row in unfinished})
+        for row in unfinished:  # row first, then bytes: nothing ever points to missing ones
+            self._driver.discard(row.handle)
+        if unfinished:
+            unmark(self._database, [row.storage_key for row in unfinished])
         return len(rows)
 
 

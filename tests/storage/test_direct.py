@@ -188,6 +188,32 @@ def test_a_commit_goes_on_where_one_before_it_died(session, monkeypatch):
     assert session.stored() == DATA
 
 
+def test_nothing_is_added_to_parts_that_a_commit_closed_before_it_died(session, monkeypatch):
+    session.send(*CHUNKS[:2])
+    monkeypatch.setattr(session.bucket, "get", lambda *_args, **_named: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        session.upload.commit(DIGEST)
+    monkeypatch.undo()
+
+    with pytest.raises(ChunkOutOfOrder, match="commit it"):
+        session.address(CHUNKS[2])
+
+    assert session.upload.commit(Digest.of(DATA[:2000])).size == 2000
+
+
+def test_a_part_may_be_sent_again_where_a_commit_could_not_close_them(session, monkeypatch):
+    session.send(*CHUNKS)
+    refuse = StorageUnavailable("the object store does not answer")
+    monkeypatch.setattr(session.bucket, "complete", lambda *_args: (_ for _ in ()).throw(refuse))
+    with pytest.raises(StorageUnavailable):
+        session.upload.commit(DIGEST)
+    monkeypatch.undo()
+
+    session.send(CHUNKS[1])
+
+    assert session.upload.commit(DIGEST).size == len(DATA)
+
+
 def test_a_completing_whose_answer_was_lost_is_taken_up_again(session):
     session.send(*CHUNKS)
     session.bucket.answers_lost = 1
@@ -272,7 +298,7 @@ def test_parts_are_equal_but_for_the_last_and_follow_each_other(given, next_one,
 
 
 def test_no_more_parts_are_begun_than_a_store_takes():
-    with pytest.raises(ChunkOutOfOrder):
+    with pytest.raises(ChunkOutOfOrder, match="10000 parts"):
         Plan("id", PART, size=10_000 * PART).number(ChunkRange(10_000 * PART, 10_000 * PART + 999))
 
 
