@@ -33,7 +33,7 @@ class KeySet:
             keys = _load(folder) or _create(folder)
         except OSError as error:
             raise KeyStoreInvalid(f"cannot use the keys in {folder}: {error.strerror}") from error
-        self._own = {key_id(key.public): (key.public, path) for path, key in keys}
+        self._own = {key_id(key.public): _Own(key.public, path) for path, key in keys}
         self._elsewhere = elsewhere
         self.signing_key = keys[-1][1]
         self.signing_id = key_id(self.signing_key.public)
@@ -41,17 +41,38 @@ class KeySet:
     @property
     def own(self) -> tuple[PublicKey, ...]:
         """The public halves of this node's keys."""
-        return tuple(key for key, _ in self._own.values())
+        return tuple(own.key for own in self._own.values())
 
     def public(self, wanted: str) -> PublicKey | None:
         """The verifying key with id `wanted`; None if no node has it. Raises what `elsewhere` raises.
 
         One of ours is believed for as long as its file is here: to withdraw it needs no new start.
         """
-        if wanted not in self._own:
+        own = self._own.get(wanted)
+        if own is None:
             return self._elsewhere(wanted)
-        key, path = self._own[wanted]
-        return key if path.exists() else None
+        return own.key if own.is_here() else None
+
+
+class _Own:
+    """A key of this node, with the file that had it: another key may come to have the same name."""
+
+    def __init__(self, key: PublicKey, path: Path) -> None:
+        self.key = key
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    def is_here(self) -> bool:
+        try:
+            found = self._path.stat()
+            seen = found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+            if seen != self._seen:  # read again only then: this is asked of every token
+                if PrivateKey.load(self._path).public.blob != self.key.blob:
+                    return False
+                self._seen = seen
+        except (OSError, KeyInvalid):
+            return False
+        return True
 
 
 def rotate(folder: Path, *, keep: int = 2) -> Path:

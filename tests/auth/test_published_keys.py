@@ -92,6 +92,30 @@ def test_a_key_that_was_rotated_away_is_believed_no_more_though_a_token_of_it_wa
     assert second.believes(start("first").token())
 
 
+def test_a_new_key_under_the_name_of_one_that_was_removed_is_not_taken_for_it(start):
+    node = start("node")
+    old, path = node.token(), node.folder / "token-1.pem"
+    assert node.believes(old)
+
+    path.unlink()
+    KeySet(node.folder)  # as any process of the node does when it is started, or tidies up
+    assert path.exists()
+
+    assert not node.believes(old)
+
+
+def test_a_key_that_is_written_again_is_the_same_one(start):
+    node = start("node")
+    path = node.folder / "token-1.pem"
+    assert node.believes(node.token())
+    copy = path.with_suffix(".new")
+    copy.write_bytes(path.read_bytes())
+
+    copy.replace(path)
+
+    assert node.believes(node.token())
+
+
 def test_what_a_node_signed_outlives_it_by_days_and_not_for_ever(start, clock):
     first, second = start("first"), start("second")
     old = first.urls.sign(PATH, "token:a")
