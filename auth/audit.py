@@ -49,6 +49,7 @@ class What(StrEnum):
     TOKEN_REVOKE = "token.revoke"  # noqa: S105
     MIRROR_CHANGE = "mirror.change"
     SIGNING_KEY_ROTATE = "signing-key.rotate"
+    SIGNING_KEY_WITHDRAW = "signing-key.withdraw"
     PUSH = "push"
     TAG_MOVE = "tag.move"  # a tag that named another manifest before
     DELETE_TAG = "delete.tag"

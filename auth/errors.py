@@ -67,6 +67,10 @@ class GrantUnknown(AuthError):
     """No such namespace, key or token to change."""
 
 
+class SigningKeyUnknown(AuthError):
+    """No node has said that it signs with such a key."""
+
+
 class KeyStoreInvalid(AuthError):
     """The token signing keys of this server cannot be read or are open to others; the message says what to do."""
 

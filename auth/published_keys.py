@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
-from auth.errors import KeyInvalid
+from auth.errors import KeyInvalid, SigningKeyUnknown
 from auth.key_set import key_id
 from auth.keys import PublicKey
 from auth.models import SigningKey
@@ -28,6 +29,14 @@ _PUBLISH: Final = Upsert(
     lambda row: row.on_conflict_do_update(index_elements=["id"], set_={"seen_at": row.excluded.seen_at}),
 )
 _BY_ID: Final = HotQuery(select(SigningKey.blob, SigningKey.seen_at).where(SigningKey.id == bindparam("key_id")))
+
+
+@dataclass(frozen=True, slots=True)
+class SaidKey:
+    """A key that some node signs with. seen_at: when that node last said so, in Unix seconds."""
+
+    id: str
+    seen_at: float
 
 
 class PublishedKeys:
@@ -48,6 +57,22 @@ class PublishedKeys:
                 connection.execute(delete(SigningKey).where(SigningKey.id.in_(sorted(gone))))
             for row in sorted(rows, key=lambda row: str(row["id"])):  # nodes that share keys take them in one order
                 connection.execute(_PUBLISH.on(connection), row)
+
+    def list(self) -> list[SaidKey]:
+        """Those that are believed, by when their node last said so."""
+        kept = select(SigningKey.id, SigningKey.seen_at).where(SigningKey.seen_at >= self._now() - KEPT_S)
+        with self._database.connect() as connection:
+            return [SaidKey(*row) for row in connection.execute(kept.order_by(SigningKey.seen_at, SigningKey.id))]
+
+    def withdraw(self, key_id: str) -> None:
+        """Let nobody believe the key of a node that is gone; one that runs says it again. Raises SigningKeyUnknown."""
+        gone = delete(SigningKey).where(SigningKey.id == key_id).returning(SigningKey.id)
+        found = None
+        if _ID.fullmatch(key_id):
+            with self._database.begin() as connection:
+                found = connection.execute(gone).first()
+        if found is None:
+            raise SigningKeyUnknown("no node signs with such a key; list them with: tonnage token signing-keys")
 
     def find(self, wanted: str) -> PublicKey | None:
         """The key with that id; None if no node signs with it. Raises StorageUnavailable."""

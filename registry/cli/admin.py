@@ -10,7 +10,7 @@ import click
 from auth.audit import What
 from auth.errors import AuthError
 from auth.grants import KeyGrants
-from auth.key_set import KeySet, rotate
+from auth.key_set import KeySet, key_id, rotate
 from auth.keys import PublicKey, is_fingerprint
 from auth.published_keys import PublishedKeys
 from auth.refused import RefusedKeys
@@ -214,6 +214,32 @@ def rotate_key(**flags: object) -> None:
         PublishedKeys(database).publish(KeySet(config.keys_path).own, instead_of=before)
         leave(database, What.SIGNING_KEY_ROTATE, reference=path.name)
     click.echo(f"made {path}; it signs from the server's next start on")
+
+
+@token.command("signing-keys")
+@with_config
+def list_signing_keys(**flags: object) -> None:
+    """List the keys that nodes sign bearer tokens and addresses with, by their last word of it."""
+    config = config_of(**flags)
+    with opened_database(config, AuthError) as database:
+        own = {key_id(key) for key in KeySet(config.keys_path).own}
+        for each in PublishedKeys(database).list():
+            whose = "this node's" if each.id in own else "another node's"
+            click.echo(f"{each.id}\t{whose}\tsaid {time_text(each.seen_at)}")
+
+
+@token.command("withdraw-key", context_settings={"ignore_unknown_options": True})  # an ID may begin with a dash
+@click.argument("key", metavar="ID")
+@with_config
+def withdraw_key(key: str, **flags: object) -> None:
+    """Let nobody believe what signing key ID has signed: of a node that is lost. One that runs would say it again.
+
+    The others find out within seconds; without this they believe it for three days after the node's last word.
+    """
+    with opened_database(config_of(**flags), AuthError) as database:
+        PublishedKeys(database).withdraw(key)
+        leave(database, What.SIGNING_KEY_WITHDRAW, reference=key)
+    click.echo(f"withdrew {key}")
 
 
 def _days(text: str) -> float:

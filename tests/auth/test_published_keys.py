@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from sqlalchemy import insert
 
-from auth.errors import SignatureInvalid, TokenInvalid
+from auth.errors import SignatureInvalid, SigningKeyUnknown, TokenInvalid
 from auth.key_set import KeySet, rotate
 from auth.keys import PrivateKey
 from auth.models import SigningKey
@@ -112,6 +112,29 @@ def test_a_key_that_is_written_again_is_the_same_one(start):
     copy.write_bytes(path.read_bytes())
 
     copy.replace(path)
+
+    assert node.believes(node.token())
+
+
+def test_the_key_of_a_node_that_is_lost_can_be_withdrawn(start, clock):
+    first, second = start("first"), start("second")
+    lost = first.token()
+    assert second.believes(lost)
+    assert {each.id for each in second.published.list()} == {first.keys.signing_id, second.keys.signing_id}
+
+    second.published.withdraw(first.keys.signing_id)
+    clock.now += FRESH_S
+
+    assert not second.believes(lost)
+    assert [each.id for each in second.published.list()] == [second.keys.signing_id]
+
+
+@pytest.mark.parametrize("key_id", ["", "A" * 16, "' OR 1=1 --", "\0" * 16])
+def test_a_key_that_nobody_said_cannot_be_withdrawn(start, key_id):
+    node = start("node")
+
+    with pytest.raises(SigningKeyUnknown):
+        node.published.withdraw(key_id)
 
     assert node.believes(node.token())
 

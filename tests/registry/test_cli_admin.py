@@ -158,3 +158,18 @@ def test_a_revoked_token_is_worthless_at_once(shared_server: Server) -> None:
     shared_server.run("token", "revoke", "short")
 
     assert holder.request("GET", "/v2/").status == 401
+
+
+def test_a_signing_key_is_listed_and_withdrawn(operator: Operator) -> None:
+    operator.does("token", "rotate-key")
+    said = [line.split("\t") for line in operator.does("token", "signing-keys").splitlines()]
+
+    assert [whose for _, whose, _ in said] == ["this node's"] * 2
+    for key, *_ in said:
+        assert operator.does("token", "withdraw-key", key) == f"withdrew {key}\n"
+
+    assert operator.does("token", "signing-keys") == ""
+    again = operator.type("token", "withdraw-key", "-" * 16)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "tonnage token signing-keys" in again.stderr
+    assert operator.does("audit").count("signing-key.withdraw") == 2
