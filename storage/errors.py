@@ -95,5 +95,9 @@ class StorageUnavailable(StorageError):
     """The database or the driver cannot be reached for now."""
 
 
+class CopiesInUse(StorageUnavailable):
+    """Local copies of blobs have no room for another one, since those that could go are in use."""
+
+
 class TransactionLost(StorageUnavailable):
     """The database gave the transaction up so that another one could end; the same again will most likely succeed."""

@@ -36,7 +36,7 @@ class LocalFiles:
 
         Blobs of a bucket are fetched first where there is no copy of them. go_on: called now and then meanwhile; what
         it raises ends the waiting, not the fetching. Raises BlobUnknown, NameUnknown, BlobDamaged, StorageFull,
-        StorageUnavailable.
+        CopiesInUse, StorageUnavailable.
         """
         if self._copies is None:
             paths = [self._blobs.local_path(name, digest) for digest in digests]

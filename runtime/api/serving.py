@@ -30,12 +30,13 @@ from runtime.supervisor.client import Supervisor
 from runtime.supervisor.lease import Lease
 from runtime.vocabulary import vocabulary_spec
 from runtime.weights import identity, model_spec
-from storage.errors import BlobUnknown, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown
+from storage.errors import BlobUnknown, CopiesInUse, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown
 from storage.store import Store
 
 JSON = dict[str, Any]
 TRY_PULLING = 'model "{}" not found, try pulling it first'
 NOT_FOUND = "model '{}' not found"
+_MOST_ENDED = 16  # models, so that the files of one have room
 
 
 def store() -> Store:
@@ -108,22 +109,33 @@ class Call:
     def lease(self, model: Model) -> tuple[Lease, SampleOptions]:
         """A loaded runner, and what its sampler is told. The caller closes the lease."""
         load, sample = merge_options(self.options(model))
-        return self._leased(model_spec(store(), model, load, go_on=self._go_on)), sample
+        return self._leased(partial(model_spec, store(), model, load, go_on=self._go_on)), sample
 
     def lease_vocabulary(self, model: Model) -> Lease:
         """A runner that knows the model's words: the one that has it loaded, or one without weights. The caller closes
         it. Raises Refused.
         """
-        return self._leased(vocabulary_spec(store(), model, go_on=self._go_on))
+        return self._leased(partial(vocabulary_spec, store(), model, go_on=self._go_on))
 
-    def _leased(self, described: AbstractContextManager[ModelSpec]) -> Lease:
-        """A runner of what is `described`, whose files are held until it has them."""
+    def _leased(self, describe: Callable[[], AbstractContextManager[ModelSpec]]) -> Lease:
+        """A runner of what `describe` says, whose files are held until it has them."""
         with ExitStack() as held:
             try:
-                spec = held.enter_context(described)
+                spec = self._described(describe, held)
             except (BlobUnknown, KeyUnknown):
                 raise Refused(404, TRY_PULLING.format(self.model_name)) from None
             return supervisor().lease(spec, self.keep_alive_s, caller=caller(), is_cancelled=self.is_cancelled)
+
+    def _described(self, describe: Callable[[], AbstractContextManager[ModelSpec]], held: ExitStack) -> ModelSpec:
+        """The spec, once there is room for its files on this node: models that nobody asks give theirs up."""
+        for _ in range(_MOST_ENDED):
+            since = time.monotonic()
+            try:
+                return held.enter_context(describe())
+            except CopiesInUse:
+                if not supervisor().end_idle(since):
+                    raise
+        return held.enter_context(describe())
 
     def _go_on(self) -> None:
         """Raises RequestCancelled once the client has left."""

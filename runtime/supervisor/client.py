@@ -72,6 +72,12 @@ class Supervisor:
         """End the runner of that model once it is idle. Returns whether there was one."""
         return bool(self._ask({"op": "unload", "identity": identity})["was_loaded"])
 
+    def end_idle(self, since: float) -> bool:
+        """End what has been idle longest, unless something has ended for this reason since that moment of the monotonic
+        clock. Returns whether there was anything.
+        """
+        return bool(self._ask({"op": "end_idle", "since": since})["was_idle"])
+
     def ping(self) -> int:
         """The supervisor's process id. Raises SupervisorGone at once where nobody answers."""
         return int(self._ask({"op": "ping"}, wait_s=0)["pid"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +58,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._idle_ended_at = -math.inf  # by `end_idle`
 
     async def lease(
         self,
@@ -137,6 +139,25 @@ class Fleet:
         if not runner.leases:
             self._end(runner)
             await runner.ended.wait()
+        return True
+
+    async def end_idle(self, since: float) -> bool:
+        """End the runner that has been idle longest, for the room that its files take; False where none is idle.
+
+        since: when, by the monotonic clock, who asks found no room. If one has ended after that, there may be room now.
+        """
+        if self._idle_ended_at >= since:
+            return True
+        runner = next((each for each in self._runners.values() if each.is_ending), None)
+        if runner is None:
+            idle = [each for each in self._runners.values() if not (each.leases or each.is_loading)]
+            if not idle:
+                return False
+            runner = min(idle, key=lambda each: each.used_at)
+            log.info("ending name=%s: its files make room for others", runner.spec.name)
+            self._end(runner)
+        await runner.ended.wait()
+        self._idle_ended_at = time.monotonic()
         return True
 
     async def stop(self) -> None:

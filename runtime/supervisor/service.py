@@ -80,6 +80,10 @@ class Service:
                 return {"event": "done", "models": [loaded.to_json() for loaded in self._fleet.ps()]}
             case "unload":
                 return {"event": "done", "was_loaded": await self._fleet.unload(str(request.get("identity")))}
+            case "end_idle":
+                since = float(request.get("since", 0.0))
+                ended = await self._vocabularies.end_idle(since) or await self._fleet.end_idle(since)
+                return {"event": "done", "was_idle": ended}
             case "stop":
                 self._stopping.set()
                 return {"event": "done"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.digest import Digest
-from storage.errors import StorageFull, StorageUnavailable
+from storage.errors import CopiesInUse, StorageFull, StorageUnavailable
 from storage.local_copies.disk import disk_refusals
 from storage.local_copies.eviction import Entry, choose, most_bytes
 from storage.local_copies.locks import have_alone, is_at, share, within
@@ -66,7 +66,7 @@ class CopyFolder:
     def make_room(self, needed: int, *, but: str, reserve: Callable[[], None]) -> None:
         """Remove copies until `needed` bytes fit, then `reserve` them; one process after the other.
 
-        but: the name of the file that they are for. Raises StorageUnavailable where copies in use are in the way.
+        but: the name of the file that they are for. Raises CopiesInUse where those are in the way; StorageUnavailable.
         """
         with self._turn():
             for _ in range(_TRIES):
@@ -74,7 +74,7 @@ class CopyFolder:
                 chosen = choose(entries, needed, most)
                 if chosen is None:
                     held = sum(entry.size for entry in entries if entry.is_held)
-                    raise StorageUnavailable(
+                    raise CopiesInUse(
                         f"no room for {_readable(needed)} of weights: {_readable(held)} of the {_readable(most)} that "
                         "local copies may take are in use; try again when a model is idle, or stop one"
                     )

@@ -45,9 +45,14 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, weights: Path) -> CopyFolder:
-    """Room for one copy of the weights, and not for two."""
-    return CopyFolder(tmp_path / "cache", weights.stat().st_size * 3 // 2)
+def room() -> float:
+    """For how many copies there is."""
+    return 1.5
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: Path, room: float) -> CopyFolder:
+    return CopyFolder(tmp_path / "cache", int(weights.stat().st_size * room))
 
 
 @pytest.fixture
@@ -119,6 +124,54 @@ def test_a_loaded_model_keeps_its_copy_from_making_room(open_client, store: Stor
     with store.files.hold(name, [other]) as (path,):
         assert path.exists()
     assert [entry.name for entry in folder.entries()] == [path.name]
+
+
+def test_a_model_that_nobody_asks_gives_its_place_to_the_next(
+    open_client, store: Store, folder: CopyFolder, tmp_path: Path
+):
+    client = open_client()
+    push_model(store, "other", write_tiny_gguf(tmp_path / "other.gguf", seed=2))
+    assert client.post("/api/generate", json=ASKED | {"keep_alive": -1}).status_code == 200
+
+    asked = client.post("/api/generate", json=ASKED | {"model": "other"})
+
+    assert (asked.status_code, asked.json["done"]) == (200, True)
+    assert [loaded["name"] for loaded in client.get("/api/ps").json["models"]] == ["other:latest"]
+    assert len(folder.entries()) == 1
+    client.post("/api/generate", json={"model": "other", "keep_alive": 0})
+
+
+@pytest.mark.parametrize("room", [2.5])
+def test_many_who_ask_for_one_model_end_no_more_than_one(open_client, store: Store, tmp_path: Path):
+    for seed, name in enumerate(("second", "third"), 2):
+        push_model(store, name, write_tiny_gguf(tmp_path / f"{name}.gguf", seed=seed))
+    client = open_client()
+    for name in ("far", "second"):
+        assert client.post("/api/generate", json=ASKED | {"model": name, "keep_alive": -1}).status_code == 200
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda _: open_client().post("/api/generate", json=ASKED | {"model": "third"}), range(6))
+        )
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert {loaded["name"] for loaded in client.get("/api/ps").json["models"]} == {"second:latest", "third:latest"}
+    for name in ("second", "third"):
+        client.post("/api/generate", json={"model": name, "keep_alive": 0})
+
+
+def test_a_model_that_is_at_work_keeps_its_place(open_client, store: Store, tmp_path: Path):
+    client = open_client()
+    push_model(store, "other", write_tiny_gguf(tmp_path / "other.gguf", seed=2))
+    streaming = {**ASKED, "stream": True, "options": {"num_predict": 100_000, "num_ctx": 256, "stop": []}}
+    stream = client.post("/api/generate", json=streaming, buffered=False)
+    lines = iter(stream.response)
+    next(lines)
+
+    refused = client.post("/api/generate", json=ASKED | {"model": "other"})
+    stream.close()
+
+    assert (refused.status_code, "in use" in refused.json["error"]) == (503, True)
 
 
 def test_damaged_weights_are_shown_to_no_runner(open_client, bucket: GatedBucket, folder: CopyFolder, weights: Path):
