@@ -98,6 +98,12 @@ class StorageUnavailable(StorageError):
 class CopiesInUse(StorageUnavailable):
     """Local copies of blobs have no room for another one, since those that could go are in use."""
 
+    @property
+    def lacking(self) -> int:
+        """How many bytes of them would have to go."""
+        found = self.detail.get("lacking")
+        return found if isinstance(found, int) else 0
+
 
 class TransactionLost(StorageUnavailable):
     """The database gave the transaction up so that another one could end; the same again will most likely succeed."""

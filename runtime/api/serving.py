@@ -27,7 +27,7 @@ from runtime.prompts import IMAGE_TOKENS, fit
 from runtime.settings import RuntimeSettings
 from runtime.structured.schema import Constraint
 from runtime.supervisor.client import Supervisor
-from runtime.supervisor.lease import Lease
+from runtime.supervisor.lease import POLL_S, Lease
 from runtime.vocabulary import vocabulary_spec
 from runtime.weights import identity, model_spec
 from storage.errors import BlobUnknown, CopiesInUse, KeyUnknown, ManifestUnknown, NameInvalid, NameUnknown
@@ -36,7 +36,7 @@ from storage.store import Store
 JSON = dict[str, Any]
 TRY_PULLING = 'model "{}" not found, try pulling it first'
 NOT_FOUND = "model '{}' not found"
-_MOST_ENDED = 16  # models, so that the files of one have room
+_ROOM_S = 15.0  # for models that were asked a moment ago to be left alone, so that others' files have room
 
 
 def store() -> Store:
@@ -128,14 +128,22 @@ class Call:
 
     def _described(self, describe: Callable[[], AbstractContextManager[ModelSpec]], held: ExitStack) -> ModelSpec:
         """The spec, once there is room for its files on this node: models that nobody asks give theirs up."""
-        for _ in range(_MOST_ENDED):
+        deadline = time.monotonic() + _ROOM_S
+        while True:
             since = time.monotonic()
             try:
                 return held.enter_context(describe())
-            except CopiesInUse:
-                if not supervisor().end_idle(since):
+            except CopiesInUse as error:
+                wait_s = supervisor().make_room(error.lacking, since)
+                if wait_s is None or time.monotonic() + wait_s > deadline:
                     raise
-        return held.enter_context(describe())
+            self._wait(wait_s)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._go_on()
+            time.sleep(min(left, POLL_S))
 
     def _go_on(self) -> None:
         """Raises RequestCancelled once the client has left."""

@@ -72,11 +72,14 @@ class Supervisor:
         """End the runner of that model once it is idle. Returns whether there was one."""
         return bool(self._ask({"op": "unload", "identity": identity})["was_loaded"])
 
-    def end_idle(self, since: float) -> bool:
-        """End what has been idle longest, unless something has ended for this reason since that moment of the monotonic
-        clock. Returns whether there was anything.
+    def make_room(self, lacking: int, since: float) -> float | None:
+        """End what has been idle longest, so that files of so many bytes are kept no more.
+
+        since: when, by the monotonic clock, there was found to be no room; if some has been made after that, it is to
+        do. Returns 0 when it is done, in how many seconds to ask again, or None where that cannot be.
         """
-        return bool(self._ask({"op": "end_idle", "since": since})["was_idle"])
+        wait_s = self._ask({"op": "make_room", "lacking": lacking, "since": since})["wait_s"]
+        return None if wait_s is None else float(wait_s)
 
     def ping(self) -> int:
         """The supervisor's process id. Raises SupervisorGone at once where nobody answers."""

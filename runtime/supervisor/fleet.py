@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from runtime.errors import LoadFailed, RuntimeFailure, SupervisorGone
 from runtime.messages import Loaded, ModelSpec
 from runtime.supervisor.plan import describe, plan_load
 from runtime.supervisor.queue import End, Grant, Leave, Limits, Queue, Reject, Rest, Start, Stay, Ticket
-from runtime.supervisor.runner import Runner
+from runtime.supervisor.room import Holder
+from runtime.supervisor.runner import Runner, files_of
 from runtime.supervisor.settings import SupervisorSettings
 
 _numbers = itertools.count(1)  # of the runners of this process
@@ -58,7 +58,6 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._is_stopping = False
-        self._idle_ended_at = -math.inf  # by `end_idle`
 
     async def lease(
         self,
@@ -141,24 +140,20 @@ class Fleet:
             await runner.ended.wait()
         return True
 
-    async def end_idle(self, since: float) -> bool:
-        """End the runner that has been idle longest, for the room that its files take; False where none is idle.
+    def holders(self) -> list[Holder]:
+        """Who keeps which files: runners, and those in line, whose files are held until they have one."""
+        waiting = [Holder(each.identity, files_of(each.spec)) for each in self._queue]
+        return [*waiting, *(runner.holder() for runner in self._runners.values())]
 
-        since: when, by the monotonic clock, who asks found no room. If one has ended after that, there may be room now.
-        """
-        if self._idle_ended_at >= since:
-            return True
-        runner = next((each for each in self._runners.values() if each.is_ending), None)
-        if runner is None:
-            idle = [each for each in self._runners.values() if not (each.leases or each.is_loading)]
-            if not idle:
-                return False
-            runner = min(idle, key=lambda each: each.used_at)
-            log.info("ending name=%s: its files make room for others", runner.spec.name)
-            self._end(runner)
-        await runner.ended.wait()
-        self._idle_ended_at = time.monotonic()
-        return True
+    async def end(self, identities: Collection[str]) -> bool:
+        """End these runners, for the room that their files take. Whether all of them are gone soon."""
+        runners = [runner for identity, runner in self._runners.items() if identity in identities]
+        for runner in runners:
+            if not runner.is_ending:
+                log.info("ending name=%s: its files make room for others", runner.spec.name)
+                self._end(runner)
+        await _all_ended(runners, _END_S)
+        return all(runner.ended.is_set() for runner in runners)
 
     async def stop(self) -> None:
         """Refuse whoever waits, let running requests finish within the grace, then end every runner."""

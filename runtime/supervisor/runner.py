@@ -21,6 +21,7 @@ from runtime.runner.settings import RunnerSettings
 from runtime.supervisor.launch import Launched, launch
 from runtime.supervisor.plan import LoadPlan
 from runtime.supervisor.policy import RunnerState
+from runtime.supervisor.room import Holder
 from runtime.supervisor.runner_log import readable
 from runtime.supervisor.settings import SupervisorSettings
 from runtime.wire import FrameInvalid, read_frame
@@ -103,6 +104,11 @@ class Runner:
             is_ending=self.is_ending,
             used_at=self.used_at,
         )
+
+    def holder(self) -> Holder:
+        """What those look at who need room for other files."""
+        is_idle = not (self.leases or self.is_loading or self.is_ending)
+        return Holder(self.identity, files_of(self.spec), self.used_at if is_idle else None, self.is_ending)
 
     def loaded(self) -> Loaded:
         """What /api/ps shows."""
@@ -280,3 +286,16 @@ def _measured(plan: LoadPlan, ready: Mapping[Any, Any]) -> LoadPlan:
         case {"is_on_gpu": False}:
             return replace(plan, size_vram=0)
     return plan
+
+
+def files_of(spec: ModelSpec) -> dict[str, int]:
+    """The files that a runner of that maps, with their sizes in bytes."""
+    paths = [path for path in (spec.path, *spec.more_paths, *spec.adapters, spec.projector) if path]
+    return {path: _size(path) for path in paths}
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from runtime.errors import InputInvalid, QueueFull, RuntimeFailure
 from runtime.failures import error_event
 from runtime.messages import ModelSpec
 from runtime.supervisor.fleet import Fleet
+from runtime.supervisor.room import choose
 from runtime.supervisor.runner import Runner
 from runtime.wire import FrameInvalid, encode_frame, read_frame
 
@@ -29,6 +31,7 @@ class Service:
         self._vocabularies = vocabularies
         self._stopping = stopping
         self._connections: set[asyncio.Task[None]] = set()
+        self._room_made_at = -math.inf
 
     async def listen(self, path: Path) -> asyncio.Server:
         """Open the socket, for our own user alone: the umask is set."""
@@ -80,15 +83,31 @@ class Service:
                 return {"event": "done", "models": [loaded.to_json() for loaded in self._fleet.ps()]}
             case "unload":
                 return {"event": "done", "was_loaded": await self._fleet.unload(str(request.get("identity")))}
-            case "end_idle":
-                since = float(request.get("since", 0.0))
-                ended = await self._vocabularies.end_idle(since) or await self._fleet.end_idle(since)
-                return {"event": "done", "was_idle": ended}
+            case "make_room":
+                lacking, since = int(request.get("lacking", 0)), float(request.get("since", 0.0))
+                return {"event": "done", "wait_s": await self._make_room(lacking, since)}
             case "stop":
                 self._stopping.set()
                 return {"event": "done"}
             case unknown:
                 raise InputInvalid(f"the supervisor cannot do {unknown!r}")
+
+    async def _make_room(self, lacking: int, since: float) -> float | None:
+        """0.0 once idle runners have given up files of so many bytes; in how many seconds they may; None if never.
+
+        since: when, by the monotonic clock, who asks found no room. If some has been made after that, it may do.
+        """
+        if self._room_made_at >= since:
+            return 0.0
+        choice = choose([*self._vocabularies.holders(), *self._fleet.holders()], lacking, time.time())
+        if choice is None:
+            return None
+        if choice.wait_s > 0:
+            return choice.wait_s
+        if not all([await fleet.end(choice.identities) for fleet in (self._vocabularies, self._fleet)]):
+            return None
+        self._room_made_at = time.monotonic()
+        return 0.0
 
     async def _lease(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -76,7 +76,8 @@ class CopyFolder:
                     held = sum(entry.size for entry in entries if entry.is_held)
                     raise CopiesInUse(
                         f"no room for {_readable(needed)} of weights: {_readable(held)} of the {_readable(most)} that "
-                        "local copies may take are in use; try again when a model is idle, or stop one"
+                        "local copies may take are in use; try again when a model is idle, or stop one",
+                        lacking=held + needed - most,
                     )
                 if all(self.drop(entry.name) for entry in chosen):
                     reserve()
