@@ -18,7 +18,7 @@ from storage.db import Database, HotQuery, Upsert
 from storage.digest import ALGORITHMS, Digest
 from storage.drivers.protocol import Driver
 from storage.errors import BlobReferenced, BlobUnknown, DigestInvalid, KeyUnknown, StorageUnavailable
-from storage.leftovers import mark, unmark
+from storage.leftovers import drop, mark
 from storage.models import LIVE, Blob, BlobLink, Manifest, ManifestBlob, ManifestChild, Object, Repository
 from storage.namespaces import ensure_repository, require_repository
 from storage.reference import HOLDING, RepositoryName
@@ -122,8 +122,7 @@ class Blobs:
         self._driver.write(key, BytesIO(data))
         kept = self._admit(name, digests[algorithm], digests.values(), principal, key=key, size=len(data))
         if kept != key:
-            self._driver.delete(key)
-            unmark(self._database, [key])
+            drop(self._database, self._driver, key)
         return BlobInfo(digests[algorithm], len(data), kept)
 
     @retried

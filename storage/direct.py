@@ -6,9 +6,9 @@ So a commit closes the upload first, which ends every address, and only then rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Self
 
 from storage.chunks import ChunkRange
 from storage.claims import Claim, beside, claimed
@@ -75,7 +75,14 @@ class Plan:
             raise SizeInvalid("parts of the upload have not arrived, or not whole", parts=wrong[:_TOLD])
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What nodes of the version before can read too, unless it is closing."""
+        told = asdict(self)
+        return told if self.is_closing else {name: value for name, value in told.items() if name != "is_closing"}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """What a later version may have added is left out."""
+        return cls(**{each.name: told[each.name] for each in fields(cls) if each.name in told})
 
 
 class Direct:
@@ -95,14 +102,14 @@ class Direct:
         if self._parts is None:
             return None
         with claimed(self._database, upload_id) as claim:
-            plan = Plan(**claim.row.direct) if claim.row.direct is not None else None
+            plan = Plan.from_json(claim.row.direct) if claim.row.direct is not None else None
             if plan is None and may_begin and chunk.first == 0:
                 plan = _begin(self._parts, claim, chunk.size)
             if plan is None:
                 return None
-            if plan.is_closing and not _is_open(self._parts, claim, plan):
-                raise ChunkOutOfOrder("all parts of the upload are here: commit it", offset=plan.size)
             number, reached = plan.number(chunk), plan.reaching(chunk)
+            if plan.is_closing and (reached != plan or not _is_open(self._parts, claim, plan)):
+                raise ChunkOutOfOrder("all parts of the upload are here: commit it", offset=plan.size)
             if reached != plan:
                 claim.release(direct=reached.to_json())
         key, size = claim.row.storage_key, chunk.size
@@ -147,6 +154,11 @@ def _is_open(parts: DirectParts, claim: Claim, plan: Plan) -> bool:
     return True
 
 
+def sent_size(offset: int, direct: Mapping[str, Any] | None) -> int:
+    """About how many bytes of a session there are, by its row."""
+    return offset if direct is None else Plan.from_json(direct).size
+
+
 def check_proxied(claim: Claim) -> None:
     """Raises ChunkOutOfOrder where the session's bytes lie where nothing of ours can be added to them."""
     if claim.row.direct is not None:
@@ -158,7 +170,7 @@ def settle(driver: Driver, claim: Claim, digest: Digest) -> int:
 
     Raises DigestInvalid, for which the bytes are to be dropped; SizeInvalid, for parts that may still come; KeyUnknown.
     """
-    parts, plan, key = direct_parts(driver), Plan(**(claim.row.direct or {})), claim.row.storage_key
+    parts, plan, key = direct_parts(driver), Plan.from_json(claim.row.direct or {}), claim.row.storage_key
     if parts is None:
         raise StorageUnavailable("the bytes of the upload are in an object store that is not in use any more")
     sent = _close(parts, driver, claim, plan)

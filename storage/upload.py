@@ -19,7 +19,7 @@ from storage.chunks import Body, ChunkRange
 from storage.claims import Claim, beside, claimed, is_left
 from storage.db import Database
 from storage.digest import Digest, Hasher
-from storage.direct import check_proxied, settle
+from storage.direct import check_proxied, sent_size, settle
 from storage.drivers.protocol import Driver, StagedWriter
 from storage.errors import (
     ChunkOutOfOrder,
@@ -32,7 +32,7 @@ from storage.errors import (
     UploadUnknown,
 )
 from storage.intake import READ_BYTES, Intake
-from storage.leftovers import mark, unmark
+from storage.leftovers import drop, mark, unmark
 from storage.models import Upload as Row
 from storage.namespaces import drop_unused_repository
 from storage.recovery import recover
@@ -298,8 +298,7 @@ class Upload:
         row, key = claim.row, self._admit(claim, digest, aliases)
         claim.is_held = False
         if key != row.storage_key:
-            self._driver.delete(row.storage_key)
-            unmark(self._database, [row.storage_key])
+            drop(self._database, self._driver, row.storage_key)
         return BlobInfo(digest, row.offset, key)
 
     @retried
@@ -324,7 +323,7 @@ class Upload:
             if handle is None:
                 raise UploadBusy("another request took over the upload", upload=self.id, offset=claim.row.offset)
             claim.is_held = False
-            mark(session.connection(), {claim.row.storage_key: claim.row.offset})
+            mark(session.connection(), {claim.row.storage_key: sent_size(claim.row.offset, claim.row.direct)})
             drop_unused_repository(session, claim.row.repository_id)
         self._driver.discard(handle)
         unmark(self._database, [claim.row.storage_key])

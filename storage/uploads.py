@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, delete, insert, null, o
 from storage import layout
 from storage.db import Database, HotQuery
 from storage.digest import ALGORITHMS, Digest, Hasher, check_algorithm
+from storage.direct import sent_size
 from storage.drivers.protocol import Driver
 from storage.errors import (
     UploadUnknown,
@@ -130,13 +131,13 @@ class Uploads:
             delete(Row)
             .where(Row.id.in_(idle), Row.touched_at < now - idle_s)
             .where(or_(Row.writer.is_(None), Row.writer_until < now))
-            .returning(Row.handle, Row.storage_key, Row.offset, Row.finished_digest)
+            .returning(Row.handle, Row.storage_key, Row.offset, Row.direct, Row.finished_digest)
             .execution_options(synchronize_session=False)
         )
         with self._database.write() as session:
             rows = session.execute(gone).all()
             unfinished = [row for row in rows if row.finished_digest is None]
-            mark(session.connection(), {row.storage_key: row.offset for row in unfinished})
+            mark(session.connection(), {row.storage_key: sent_size(row.offset, row.direct) for row in unfinished})
         for row in unfinished:  # row first, then bytes: nothing ever points to missing ones
             self._driver.discard(row.handle)
         if unfinished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,13 @@ def _databases_of_the_test(tmp_path: Path) -> Iterator[None]:
     give_back_databases(below=tmp_path)
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """TONNAGE_TEST_STATUS: a file to say in how the run ended, for who has it from make, which tells no more than that
+    it failed.
+    """
     close_backends()
+    if path := os.environ.get("TONNAGE_TEST_STATUS"):
+        Path(path).write_text(str(int(exitstatus)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -55,6 +55,8 @@ def read_head(connection: socket.socket, came: bytes) -> tuple[bytes, Head | Non
         if not more:
             return came, None
         came += more
+        if not came[:1].isalpha():  # TLS, from a client that tries that first: it waits for an answer now
+            return came, None
     head = Head.parse(came[: end + 4]) if end >= 0 else None
     return came, head if head is not None and head.is_plain else None
 

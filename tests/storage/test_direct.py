@@ -202,16 +202,27 @@ def test_nothing_is_added_to_parts_that_a_commit_closed_before_it_died(session, 
 
 
 def test_a_part_may_be_sent_again_where_a_commit_could_not_close_them(session, monkeypatch):
-    session.send(*CHUNKS)
+    first = Digest.of(DATA[:2000])
+    session.send(*CHUNKS[:2])
     refuse = StorageUnavailable("the object store does not answer")
     monkeypatch.setattr(session.bucket, "complete", lambda *_args: (_ for _ in ()).throw(refuse))
     with pytest.raises(StorageUnavailable):
-        session.upload.commit(DIGEST)
+        session.upload.commit(first)
     monkeypatch.undo()
 
     session.send(CHUNKS[1])
+    with pytest.raises(ChunkOutOfOrder, match="commit it"):  # the closing may still be under way
+        session.address(CHUNKS[2])
 
-    assert session.upload.commit(DIGEST).size == len(DATA)
+    assert session.upload.commit(first).size == 2000
+
+
+def test_a_plan_is_read_by_the_version_before_and_from_the_next_one():
+    told = Plan("id", PART, size=PART).to_json()
+
+    assert set(told) == {"upload", "part_bytes", "size", "sha256"}
+    assert Plan.from_json(told | {"later": True}) == Plan("id", PART, size=PART)
+    assert Plan.from_json(Plan("id", PART, is_closing=True).to_json()).is_closing
 
 
 def test_a_completing_whose_answer_was_lost_is_taken_up_again(session):

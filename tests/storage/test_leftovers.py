@@ -12,6 +12,7 @@ from storage.digest import Digest
 from storage.drivers.filesystem import FilesystemDriver
 from storage.drivers.objects.driver import ObjectDriver
 from storage.drivers.protocol import Driver
+from storage.errors import StorageUnavailable
 from storage.layout import BLOBS
 from storage.models import Object
 from storage.reference import RepositoryName
@@ -41,6 +42,10 @@ def published(store: Store, name: RepositoryName, monkeypatch: pytest.MonkeyPatc
 
 def _die(*_arguments: object, **_more: object) -> None:
     raise MemoryError
+
+
+def _refuse(*_arguments: object, **_more: object) -> None:
+    raise StorageUnavailable("the bucket does not answer")
 
 
 def _is_clean(store: Store, driver: Driver, *, kept: int) -> bool:
@@ -92,6 +97,18 @@ def test_the_second_copy_of_a_blob(store, driver, name, monkeypatch, way):
     assert _is_clean(store, driver, kept=1)
     with store.blobs.open(name, DIGEST) as file:
         assert file.read() == DATA
+
+
+def test_a_blob_that_is_here_is_not_refused_for_a_copy_that_cannot_be_dropped(store, driver, name, monkeypatch):
+    store.blobs.put(name, DATA)
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "delete", _refuse)
+        assert store.blobs.put(name, DATA).digest == DIGEST
+    assert len(list(driver.keys(BLOBS))) == 2
+
+    store.collector.sweep()
+
+    assert _is_clean(store, driver, kept=1)
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired", "committed twice"])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.layout import BLOBS
+from tests.backends import driver_of
 from tests.client import Client
 from tests.full_gguf import write_full_gguf
 from tests.made_models import digest_of
@@ -45,8 +47,8 @@ def test_trap_2_a_body_in_chunks_is_stored_whole(server, anybody):
 
     assert (first.status, first.body) == (201, b"")
     assert anybody.request("HEAD", path).status == 200
-    stored = [each for each in (server.data / "objects").rglob("*") if each.is_file()]
-    assert data in [each.read_bytes() for each in stored if each.stat().st_size == len(data)]
+    driver = driver_of(server.data)
+    assert data in [driver.open(key).read() for key in driver.keys(BLOBS) if driver.stat(key) == len(data)]
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
