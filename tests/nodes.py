@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry.config import Config, load_config
+from registry.remotes.identity import server_identity
 from storage.db import Database
 from storage.drivers.choose import open_driver
 from storage.store import Store
@@ -113,19 +114,30 @@ def running_sprayed(data: Path, environ: Mapping[str, str], *, count: int) -> It
     shared = {"TONNAGE_WORKERS": "1", **environ}
     with sprayer([], seed) as front, ExitStack() as held:
         port = front.host.rpartition(":")[2]
+        folders = [data, *(data.with_name(f"{data.name}-node{number}") for number in range(1, count))]
+        _share_identity(folders)
         contexts = [
             running_server(
-                data if number == 0 else data.with_name(f"{data.name}-node{number}"),
+                folder,
                 {**shared, "TONNAGE_NODE": f"node{number}"},
                 listen=f"127.0.0.{number + 2}:{port}",
                 is_alone=True,
             )
-            for number in range(count)
+            for number, folder in enumerate(folders)
         ]
         nodes = _enter_together(contexts, held)
         front.servers.extend(node.host for node in nodes)
         first, token = nodes[0], next((node.admin_token for node in nodes if node.admin_token), "")
         yield Sprayed(first.process, data, first.log_path, front.host, token, first.environ, nodes)
+
+
+def _share_identity(folders: Sequence[Path]) -> None:
+    """Other servers are to know all nodes as one: the key is copied to each, as the README says."""
+    first, *others = (folder / "keys" for folder in folders)
+    key = server_identity(first)
+    for keys in others:
+        keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key.save(keys / "id_ed25519")
 
 
 def _enter_together(contexts: Sequence[AbstractContextManager[Server]], held: ExitStack) -> list[Server]:

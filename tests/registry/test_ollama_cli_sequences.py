@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from auth.keys import PrivateKey
+from registry.remotes.identity import server_identity
 from tests.ollama_api import (
     JSON,
     Answer,
@@ -33,6 +34,9 @@ from tests.tiny_gguf import write_tiny_gguf
 _IMAGE = "application/vnd.ollama.image."
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 PROXY = {"Via": "1.1 proxy"}  # whoever comes through one is not on this machine
+
+
+of_one_node = pytest.mark.skipif(NODES > 1, reason="each node loads, tells of and unloads models of its own")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +166,7 @@ def test_list(cli: GoClient) -> None:
         assert "remote_model" not in model
 
 
-@pytest.mark.skipif(NODES > 1, reason="each node tells of its own models")
+@of_one_node
 def test_ps(cli: GoClient) -> None:
     cli.stream("/api/generate", generate_request("tiny", keep_alive="1h0m0s"))
     cli.heartbeat()
@@ -264,6 +268,7 @@ def test_cp(cli: GoClient) -> None:
     assert ok(cli.do("POST", "/api/show", show_request(name="acme/copy:v1")))["system"] == "You are S."
 
 
+@of_one_node
 def test_rm_unloads_first(cli: GoClient) -> None:
     cli.do("POST", "/api/copy", {"source": "acme/private:v1", "destination": "doomed"})
     cli.stream("/api/generate", generate_request("doomed", keep_alive="1h0m0s"))
@@ -288,6 +293,7 @@ def test_rm_of_a_model_that_is_not_here(cli: GoClient) -> None:
     assert (deleted.status, deleted.error) == (404, "model 'nowhere' not found")
 
 
+@of_one_node
 def test_stop(cli: GoClient) -> None:
     cli.stream("/api/generate", generate_request("acme/private:v1", keep_alive="1h0m0s"))
     assert "acme/private:v1" in loaded(cli)
@@ -334,10 +340,8 @@ def test_the_version(cli: GoClient) -> None:
 def near(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoClient]:
     """A second server, which pulls from the first one and pushes to it under a key that is known there."""
     data = tmp_path_factory.mktemp("near") / "data"
+    world.enrol(server_identity(data / "keys"), "open", "push")
     with running_server(data, {"TONNAGE_ALLOWED_HOSTS": world.server.host}) as server:
-        key = PrivateKey.generate()
-        key.save(data / "keys" / "id_ed25519")
-        world.enrol(key, "open", "push")
         yield GoClient(server.url)
 
 
