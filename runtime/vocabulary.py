@@ -11,7 +11,7 @@ from runtime.gguf_reader import Span
 from runtime.messages import MemoryNeed, ModelSpec
 from runtime.model import Model
 from runtime.options import LoadOptions
-from runtime.weights import model_spec
+from runtime.weights import header_spec, identity
 from storage.store import Store
 
 _FIXED_BYTES = 1024**2
@@ -24,11 +24,11 @@ def vocabulary_spec(store: Store, model: Model, *, go_on: Callable[[], None] = l
 
     How it would be loaded does not matter to them.
     """
-    with model_spec(store, model, LoadOptions(num_gpu=0), go_on=go_on) as spec:
+    with header_spec(store, model, LoadOptions(num_gpu=0), go_on=go_on) as spec:
         yield replace(
             spec,
             identity=f"vocabulary of {spec.identity}",
-            vocabulary_of=spec.identity,
+            vocabulary_of=identity(model),
             memory=vocabulary_memory(model.header),
             projector="",
             adapters=(),

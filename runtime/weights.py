@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -45,6 +46,21 @@ def model_spec(
     layers = (*files.weights, *files.adapters, *files.projectors)
     with store.files.hold(model.name.repository, [layer.digest for layer in layers], go_on=go_on) as paths:
         yield _spec(model, options, paths)
+
+
+@contextmanager
+def header_spec(
+    store: Store, model: Model, options: LoadOptions, *, go_on: Callable[[], None] = lambda: None
+) -> Iterator[ModelSpec]:
+    """`model_spec` for whoever reads the header of the weights alone: of those in a bucket no more is fetched."""
+    weights = model.files.weights
+    if len(weights) > 1 or model.weights.offset:
+        with model_spec(store, model, options, go_on=go_on) as spec:
+            yield spec
+        return
+    alone = replace(model, files=Files(weights, model.header))
+    with store.files.hold_beginning(model.name.repository, model.weights.digest, model.header.data_offset) as path:
+        yield _spec(alone, options, [path])
 
 
 def _check_counts(files: Files) -> None:

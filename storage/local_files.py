@@ -13,8 +13,9 @@ from storage.blobs import Blobs
 from storage.db import Database
 from storage.digest import Digest
 from storage.errors import KeyUnknown, StorageUnavailable
-from storage.local_copies.copies import LocalCopies, UnderWay, Wanted, hold_all
+from storage.local_copies.copies import LocalCopies, UnderWay, hold_all
 from storage.local_copies.holds import Hold
+from storage.local_copies.source import Wanted
 from storage.models import Blob
 from storage.reference import RepositoryName
 
@@ -48,8 +49,27 @@ class LocalFiles:
         for digest in digests:
             self._blobs.told_of_use(name, digest)
         wanted = [self._wanted(name, digest) for digest in digests]
-        with hold_all(self._copies, wanted, lambda each: self._fetched(name, each, go_on)) as held:
+        copies = self._copies
+        with hold_all(
+            copies, wanted, lambda each: self._fetched(name, each, lambda it: copies.hold(it, go_on))
+        ) as held:
             yield held
+
+    @contextmanager
+    def hold_beginning(self, name: RepositoryName, digest: Digest, size: int) -> Iterator[Path]:
+        """A file as long as the blob, with its first `size` bytes; it stays until the block ends.
+
+        Of a blob in a bucket no more than those may be here, as the bucket has them. Raises what `hold` raises.
+        """
+        if self._copies is None:
+            with self.hold(name, [digest]) as (path,):
+                yield path
+            return
+        copies = self._copies
+        self._blobs.told_of_use(name, digest)
+        wanted = self._wanted(name, digest)
+        with self._fetched(name, wanted, lambda it: copies.hold_beginning(it, size)) as held:
+            yield held.path
 
     def under_way(self) -> list[UnderWay]:
         """What is being fetched on this node, for whomever."""
@@ -76,13 +96,12 @@ class LocalFiles:
         blob = self._blobs.stat(name, digest)
         return Wanted(digest, blob.size, blob.key)
 
-    def _fetched(self, name: RepositoryName, wanted: Wanted, go_on: Callable[[], None]) -> Hold:
+    def _fetched(self, name: RepositoryName, wanted: Wanted, hold: Callable[[Wanted], Hold]) -> Hold:
         """Between row and bytes a sweep may have come, and a new push after it."""
-        assert self._copies is not None
         try:
-            return self._copies.hold(wanted, go_on)
+            return hold(wanted)
         except KeyUnknown:
             again = self._wanted(name, wanted.digest)
             if again.key == wanted.key:
                 raise
-            return self._copies.hold(again, go_on)
+            return hold(again)

@@ -11,11 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from storage.digest import Digest
 from storage.drivers.objects.bucket import Body
 from storage.errors import BlobDamaged, StorageError, StorageFull, StorageUnavailable
+from storage.local_copies.beginnings import Beginnings
 from storage.local_copies.disk import disk_refusals
 from storage.local_copies.download import Download
 from storage.local_copies.fetches import Fetches
@@ -24,20 +25,12 @@ from storage.local_copies.holds import Hold, Holds
 from storage.local_copies.made import made_file
 from storage.local_copies.partial import Partial, progress_of
 from storage.local_copies.progress import ProgressLog
+from storage.local_copies.source import Source, Wanted
 
 _AT_ONCE: Final = 4  # blobs, of a process; each has connections of its own
 _TRIES: Final = 5
 _POLL_S: Final = 0.2
 _log: Final = logging.getLogger("tonnage.copies")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A blob, and where its bytes are. May be asked for only where a repository of the caller's holds it."""
-
-    digest: Digest
-    size: int
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +40,6 @@ class UnderWay:
     digest: Digest
     completed: int
     total: int
-
-
-class Source(Protocol):
-    """Where the bytes are."""
-
-    def open_range(self, key: str, start: int, size: int) -> Body:
-        """`size` bytes from `start` on, which must lie within. Raises KeyUnknown, StorageUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +61,7 @@ class LocalCopies:
     def __init__(self, folder: CopyFolder, source: Source, limits: CopyLimits) -> None:
         self._folder, self._source, self._stall_s = folder, source, limits.stall_s
         self._holds = Holds()
+        self._beginnings = Beginnings(folder.path, source, self._holds)
         self._fetches = Fetches(at_once=_AT_ONCE, waiting=limits.waiting)
 
     def held(self, wanted: Wanted) -> Hold | None:
@@ -99,6 +86,13 @@ class LocalCopies:
                 return found
             self._fetches.wait_for(wanted.digest, partial(self._fetch, wanted), go_on)
         raise StorageUnavailable("the copy has to make room for others again and again; raise TONNAGE_CACHE_BYTES")
+
+    def hold_beginning(self, wanted: Wanted, size: int) -> Hold:
+        """Its copy if there is one, else a file of which the first `size` bytes are the blob's, and no digest says so.
+
+        Raises KeyUnknown, StorageFull, StorageUnavailable.
+        """
+        return self.held(wanted) or self._beginnings.hold(wanted, size)
 
     def under_way(self) -> list[UnderWay]:
         """What this node is fetching now, whichever process does."""

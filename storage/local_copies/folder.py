@@ -16,6 +16,7 @@ from typing import Final
 
 from storage.digest import Digest
 from storage.errors import CopiesInUse, StorageFull, StorageUnavailable
+from storage.local_copies.beginnings import tidy_beginnings
 from storage.local_copies.disk import disk_refusals
 from storage.local_copies.eviction import Entry, choose, most_bytes
 from storage.local_copies.locks import have_alone, is_at, share, within
@@ -117,7 +118,8 @@ class CopyFolder:
             if _digest(entry.name) not in living or (entry.is_part and entry.used_at < before)
         ]
         with self._turn():
-            return sum(self.drop(name) for name in gone) + tidy_made(self.path)
+            dropped = sum(self.drop(name) for name in gone) + tidy_made(self.path)
+        return dropped + tidy_beginnings(self.path, known, before=before)
 
     def _most_bytes(self) -> int:
         """How much all copies may take as things are."""

@@ -79,6 +79,21 @@ def test_texts_are_embedded_and_told_as_tokens(client):
     assert asked(client, "detokenize", model="tiny", tokens=tokens)["text"] == "hello"
 
 
+def test_to_tell_tokens_takes_no_more_of_the_weights_than_their_header(client, server, data, tmp_path):
+    weights = write_tiny_gguf(tmp_path / "cold.gguf", seed=5)
+    client.push_model("library/cold", "latest", weights)
+    before = fetched(server)
+
+    tokens = asked(client, "tokenize", model="cold", text="hello")["tokens"]
+
+    assert tokens == asked(client, "tokenize", model="tiny", text="hello")["tokens"]
+    assert fetched(server) == before
+    (beginning,) = (data / "cache" / "beginnings").iterdir()
+    assert beginning.stat().st_size == weights.stat().st_size
+    asked(client, "generate", model="cold", prompt="hello", options=GREEDY)
+    assert fetched(server) == before + 1
+
+
 def test_weights_are_made_smaller_and_run(client, data):
     made = asked(client, "create", model="small", quantize="Q8_0", **{"from": "full"})
 

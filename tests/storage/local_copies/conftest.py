@@ -11,8 +11,9 @@ import pytest
 from storage.digest import Digest
 from storage.drivers.objects.driver import ObjectDriver
 from storage.local_copies import download
-from storage.local_copies.copies import CopyLimits, LocalCopies, Wanted
+from storage.local_copies.copies import CopyLimits, LocalCopies
 from storage.local_copies.folder import CopyFolder
+from storage.local_copies.source import Wanted
 from tests.gated_bucket import GatedBucket
 
 PIECE = 64 * 1024

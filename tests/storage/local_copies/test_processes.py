@@ -25,7 +25,8 @@ import os, sys
 from pathlib import Path
 from storage.digest import Digest
 from storage.local_copies import download
-from storage.local_copies.copies import CopyLimits, LocalCopies, Wanted
+from storage.local_copies.copies import CopyLimits, LocalCopies
+from storage.local_copies.source import Wanted
 from storage.local_copies.folder import CopyFolder
 
 download.PIECE_BYTES = {PIECE}
