@@ -81,8 +81,9 @@ class Beginnings:
             body.close()
 
     def _make_room(self, new: Path) -> None:
-        """Remove those that were least recently used; the new one, and those in use, stay."""
-        sizes = {path: found for path in self._path.iterdir() if (found := _stat(path)) is not None}
+        """Remove those that were least recently used; the new one, those in use, and those in the making stay."""
+        whole = (path for path in self._path.iterdir() if _NAME.fullmatch(path.name))
+        sizes = {path: found for path in whole if (found := _stat(path)) is not None}
         excess = sum(found.st_blocks * _BLOCK for found in sizes.values()) - _MOST_BYTES
         for path in sorted(sizes, key=lambda each: sizes[each].st_mtime):
             if excess <= 0:

@@ -78,6 +78,8 @@ def test_the_least_recently_used_makes_room_and_none_that_is_in_use(
     first, second, third = (stored(SIZE, seed=seed) for seed in (1, 2, 3))
 
     with copies.hold_beginning(first, FEW) as held:
+        in_the_making = held.path.with_name(f"{held.path.name}-0123")
+        in_the_making.write_bytes(bytes(FEW))
         for wanted in (second, third):
             with copies.hold_beginning(wanted, FEW):
                 pass
@@ -85,8 +87,7 @@ def test_the_least_recently_used_makes_room_and_none_that_is_in_use(
         with copies.hold_beginning(stored(SIZE, seed=4), FEW) as newest:
             left = files(folder)
 
-    assert {held.path, newest.path} <= set(left)
-    assert len(left) == 2
+    assert {held.path, newest.path, in_the_making} == set(left)
 
 
 def test_those_of_blobs_that_are_gone_are_tidied_away(copies: LocalCopies, stored, folder: Path):
