@@ -17,6 +17,8 @@ from storage.engines import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 
 _ADVISORY_LOCK: Final = 0x746F6E6E616765  # "tonnage": one number that all our processes agree on
+_TURN_S: Final = 600  # for another process that migrates
+_TABLE_S: Final = 15  # for a table that somebody reads: whoever comes to read it next waits behind us
 
 
 def upgrade(url: str, revision: str) -> None:
@@ -45,13 +47,17 @@ def _migrating(url: str) -> Iterator[Config]:
     try:
         with engine.begin() as connection:
             if not is_sqlite:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TURN_S}s'")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_S}s'")
             config.attributes["connection"] = connection
             yield config
             if is_sqlite:
                 _check_references(connection)
     except OperationalError as error:
-        raise StorageUnavailable("the database does not answer, or is locked by a running server") from error
+        raise StorageUnavailable(
+            "the database does not answer, or somebody has its tables locked: a server that runs, or a backup"
+        ) from error
     finally:
         engine.dispose()
 

@@ -24,7 +24,7 @@ from storage.engines import create_sqlite_or_postgresql_engine
 from storage.errors import StorageUnavailable
 from storage.models import DAMAGED, Object
 from storage.store import Store
-from tests.databases import sqlite_template
+from tests.databases import NO_SERVER, migrated_postgresql_database, sqlite_template
 
 ROOT = Path(__file__).parents[2]
 assert (
@@ -92,6 +92,21 @@ def test_processes_that_start_at_once_all_find_the_schema(empty_url):
 
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert current(empty_url) == head()
+
+
+@NO_SERVER
+def test_a_migration_waits_no_longer_than_a_moment_for_a_table_in_use(monkeypatch):
+    monkeypatch.setattr(steps, "_TABLE_S", 1)
+    with migrated_postgresql_database() as url:
+        engine = create_sqlite_or_postgresql_engine(url)
+        with engine.connect() as backup:
+            backup.exec_driver_sql("LOCK TABLE objects IN ACCESS SHARE MODE")
+            with pytest.raises(StorageUnavailable, match="a backup"):
+                downgrade(url, "base")
+        engine.dispose()
+
+        assert current(url) == head()
+        downgrade(url, "base")
 
 
 def test_a_migration_that_breaks_a_reference_is_undone(tmp_path):
