@@ -11,11 +11,10 @@ from runtime import weights as loadable
 from runtime.messages import ModelSpec
 from runtime.model import Model
 from runtime.options import LoadOptions
-from storage.db import Database
 from storage.digest import Digest
-from storage.drivers.filesystem import FilesystemDriver
 from storage.reference import ModelName
 from storage.store import Store
+from tests.backends import store_of
 from tests.databases import url_of
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -24,10 +23,10 @@ OLLAMA = "application/vnd.ollama.image."
 
 
 def open_store(path: Path) -> Store:
-    """An empty store below `path`."""
+    """An empty store, that of the data folder `path`."""
     url = url_of(path)
     upgrade(url)
-    return Store(Database(url), FilesystemDriver(path))
+    return store_of(path)
 
 
 def model_spec(store: Store, model: Model, options: LoadOptions) -> ModelSpec:
