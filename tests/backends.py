@@ -13,11 +13,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from storage.db import Database
 from storage.drivers.bucket_settings import BucketSettings
 from storage.drivers.choose import open_driver
 from storage.drivers.protocol import Driver
+from storage.models import Upload
 from storage.store import Store
 from tests.databases import ON_POSTGRESQL, POSTGRES, drop_databases, migrated_postgresql_database, url_of
 from tests.s3_server import BUCKET, S3Server, s3_server
@@ -45,6 +47,17 @@ def driver_of(data: Path) -> Driver:
 def store_of(data: Path) -> Store:
     """The store of that data folder, on a database of its schema."""
     return Store(Database(url_of(data)), driver_of(data))
+
+
+def open_sessions(data: Path) -> set[str]:
+    """The upload sessions of that data folder's store that have not ended."""
+    store = store_of(data)
+    try:
+        with store.database.connect() as connection:
+            found = select(Upload.id).where(Upload.finished_digest.is_(None))
+            return set(connection.execute(found).scalars())
+    finally:
+        store.database.close()
 
 
 def close_backends() -> None:

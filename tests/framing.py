@@ -43,7 +43,7 @@ class Head:
             and self.start.endswith(("HTTP/1.1", "HTTP/1.0"))
             and all(name and name == name.strip() for name, _ in self.headers)
             and len(lengths) <= 1
-            and all(each.isascii() and each.isdigit() for each in lengths)
+            and all(each.isascii() and each.isdigit() and len(each) < 20 for each in lengths)
             and (not coding or (coding.lower() == "chunked" and not lengths))
         )
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.backends import open_sessions
 from tests.client import Answer, Client
 from tests.registry.conformance.wire import OCI_INDEX, OCI_MANIFEST, digest_of, dump
 
@@ -65,12 +66,13 @@ class World:
         self.target, self.bystander = (self._open(client, session) for session in (self.target, self.bystander))
 
     def state(self) -> dict[str, object]:
-        """All that a client can see of the repository and its sessions, and what lies staged for uploads."""
+        """All that a client can see of the repository and its sessions, every session, and files staged for uploads."""
         paths = ["/v2/_catalog", f"/v2/{REPOSITORY}/tags/list", f"/v2/{REPOSITORY}/referrers/{digest_of(IMAGE)}"]
         paths += [f"/v2/{REPOSITORY}/manifests/{tag}" for tag in _MANIFESTS]
         paths += [f"/v2/{REPOSITORY}/blobs/{digest_of(blob)}" for blob in (EMPTY, BLOB)]
         paths += [self.target, self.bystander]
-        return {**{path: self._get(path) for path in paths}, "staged": {each.name for each in self._staged()}}
+        seen: dict[str, object] = {path: self._get(path) for path in paths}
+        return seen | {"staged": {each.name for each in self._staged()}, "sessions": open_sessions(self.data)}
 
     def _open(self, client: Client, session: str) -> str:
         """`session` if it is as it was opened, else a new one: three bytes in."""
@@ -85,7 +87,8 @@ class World:
         return answer.status, answer.body, answer.headers.get("X-Upload-Offset", "")
 
     def _staged(self) -> Iterable[Path]:
-        return (self.data / "uploads").iterdir()
+        folder = self.data / "uploads"
+        return folder.iterdir() if folder.exists() else ()  # with a bucket there are no files
 
 
 class _Received(io.BytesIO):

@@ -9,10 +9,8 @@ import socket
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
-from storage.models import Upload
-from tests.backends import store_of
+from tests.backends import open_sessions
 from tests.client import CONFIG_TYPE, Client
 from tests.server import Server, wait_for
 
@@ -421,7 +419,7 @@ def test_a_hundred_tags_come_back_in_one_line(admin: Client) -> None:
 
 
 def test_a_broken_body_is_the_clients_and_leaves_no_session(admin: Client, shared_server: Server) -> None:
-    before = open_sessions(shared_server)
+    before = open_sessions(shared_server.data)
     head = f"POST /v2/v2/broken/blobs/uploads/?digest={DIGEST} HTTP/1.1\r\nHost: {admin.host}\r\n"
     head += f"Authorization: Bearer {admin.token}\r\nTransfer-Encoding: chunked\r\n\r\n"
     host, port = admin.host.split(":")
@@ -430,17 +428,7 @@ def test_a_broken_body_is_the_clients_and_leaves_no_session(admin: Client, share
         answer = raw.recv(65536)
 
     assert answer.startswith(b"HTTP/1.1 400"), answer
-    wait_for(lambda: open_sessions(shared_server) <= before, 5, "the session to be gone")
-
-
-def open_sessions(server: Server) -> set[str]:
-    store = store_of(server.data)
-    try:
-        with store.database.connect() as connection:
-            found = select(Upload.id).where(Upload.finished_digest.is_(None))
-            return set(connection.execute(found).scalars())
-    finally:
-        store.database.close()
+    wait_for(lambda: open_sessions(shared_server.data) <= before, 5, "the session to be gone")
 
 
 def test_a_repeated_put_does_not_speak_for_a_blob_that_is_gone(admin: Client) -> None:
