@@ -25,6 +25,7 @@ from tests.databases import ON_POSTGRESQL, POSTGRES, drop_databases, migrated_po
 from tests.s3_server import BUCKET, S3Server, s3_server
 
 ON_S3 = os.environ.get("TONNAGE_TEST_STORAGE", "filesystem") == "s3"
+OF_FILES = pytest.mark.skipif(ON_S3, reason="of bytes that are kept in files")
 
 _open = ExitStack()
 

@@ -26,6 +26,7 @@ from storage.manifest import Manifest
 from storage.models import Upload as UploadRow
 from storage.reference import ModelName, RepositoryName, Tag
 from storage.store import Store
+from tests.backends import OF_FILES
 from tests.client import Client
 from tests.databases import url_of
 from tests.registry.carried import Stores, manifest_of
@@ -246,6 +247,7 @@ def test_wrong_usage_is_said_in_a_line(operator: Operator, arguments: list[str])
     assert operator.types("here", *arguments)[0] == 2
 
 
+@OF_FILES
 def test_a_running_server_serves_what_was_imported_beside_it(
     operator: Operator, shared_server: Server, admin: Client
 ) -> None:

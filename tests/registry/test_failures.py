@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import OF_FILES
 from tests.client import CONFIG_TYPE, DOCKER_MANIFEST, MODEL_TYPE, Client
 from tests.server import ROOT, is_alive, running_server, start_server, wait_for
 from tests.tiny_gguf import write_tiny_gguf
@@ -141,6 +142,7 @@ def small_disk(tmp_path: Path) -> Path:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@OF_FILES
 def test_a_full_disk_answers_507_and_the_session_lives(small_disk: Path) -> None:
     data = os.urandom(2**20)
     with running_server(small_disk / "data") as server:
@@ -159,6 +161,7 @@ def test_a_full_disk_answers_507_and_the_session_lives(small_disk: Path) -> None
         assert admin.push_blob("a/b", data)
 
 
+@OF_FILES
 def test_a_file_size_limit_is_told_like_a_full_disk(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 2**20, 8 * 2**20))

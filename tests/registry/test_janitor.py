@@ -28,7 +28,7 @@ from storage.local_copies.folder import CopyFolder
 from storage.models import Upload
 from storage.reference import RepositoryName
 from storage.store import Store
-from tests.backends import driver_of
+from tests.backends import OF_FILES, driver_of
 from tests.client import Client
 from tests.databases import url_of
 from tests.server import ROOT, Server, is_alive, running_server, wait_for
@@ -64,6 +64,7 @@ def leave_garbage(store: Store) -> None:
     store.blobs.unlink(NAME, store.blobs.put(NAME, b"unwanted").digest)
 
 
+@OF_FILES
 def test_one_turn_ends_old_sessions_and_sweeps(config, store):
     leave_garbage(store)
     old, young = store.uploads.start(NAME), store.uploads.start(NAME)
@@ -107,6 +108,7 @@ def test_a_store_that_refuses_is_tidied_the_next_time(store, monkeypatch):
     assert keys(store) == []
 
 
+@OF_FILES
 def test_the_process_sweeps_and_ends_when_told(config, store):
     leave_garbage(store)
 
@@ -197,6 +199,7 @@ def test_head_by_who_may_push_keeps_the_blob(server, tmp_path):
     assert admin.request("HEAD", f"/v2/acme/model/blobs/{blob}").status == 200
 
 
+@OF_FILES
 def test_scrub_reports_a_rotten_file_and_says_so_with_its_status(config, store):
     blob = store.blobs.put(NAME, b"weights")
     store.driver.local_path(blob.key).write_bytes(b"weighty")
