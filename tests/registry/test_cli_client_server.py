@@ -18,7 +18,7 @@ from registry.remotes.push import Push
 from registry.remotes.uploads import UploadNotes, resume_upload
 from storage.digest import Digest
 from storage.reference import RepositoryName
-from tests.server import running_server, wait_for
+from tests.server import NODES, running_server, wait_for
 
 MIB = 1024 * 1024
 ROOT = Path(__file__).parent.parent.parent
@@ -41,7 +41,7 @@ def token_file(server, tmp_path) -> Path:
 def test_a_key_is_made_enrolled_and_used(server, tiny_gguf, tmp_path):
     first = server.run("push", str(tiny_gguf), "alice/tiny:v1", check=False)
     assert first.returncode == 1
-    assert "tonnage key add NAMESPACE" in first.stderr
+    assert f"tonnage key add {'NAMESPACE' if NODES == 1 else 'alice'}" in first.stderr  # nodes have their key before
 
     server.run("key", "add", "alice", str(server.data / "keys" / "id_ed25519.pub"))
     server.run("push", str(tiny_gguf), "alice/tiny:v1")
@@ -66,6 +66,7 @@ def test_a_private_model_is_not_for_strangers(server, tmp_path):
         stranger.blob_size(Digest.of(b""))
 
 
+@pytest.mark.skipif(NODES > 1, reason="each node tells of its own models")
 def test_a_pushed_model_runs_and_is_listed_as_running(server, tiny_gguf, token_file):
     server.run("push", str(tiny_gguf), "alice/talker:v1", "--token-file", str(token_file))
 
