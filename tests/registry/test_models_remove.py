@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import OF_FILES
 from tests.client import Client
 from tests.server import Server, running_server
 
@@ -73,6 +74,7 @@ def test_a_stranger_with_a_key_of_nobody_deletes_only_from_this_machine(server, 
     assert client.request("GET", "/v2/acme/mine/manifests/v1").status == 200
 
 
+@OF_FILES
 def test_rm_now_gives_the_space_back_at_once(server, client, weights):
     before = _stored(server)
     weights.write_bytes(os.urandom(2**20))

@@ -10,6 +10,7 @@ import pytest
 from registry.remotes.errors import DigestMismatch
 from registry.remotes.jobs import Cancelled, Job
 from registry.remotes.repair import repair_turn
+from tests.backends import OF_FILES
 from tests.faulty_registry import Fault, faulty_registry
 from tests.registry.fetching import MIB, Fetching, fetching
 
@@ -30,6 +31,7 @@ def at(shared: Fetching) -> Iterator[Fetching]:
         yield Fetching(registry, shared.store)
 
 
+@OF_FILES
 @pytest.mark.parametrize("byte", [0, 5 * MIB, SIZE - 1])
 def test_a_flipped_bit_costs_one_chunk(at: Fetching, byte: int) -> None:
     blob, data = at.offer(SIZE)
@@ -44,6 +46,7 @@ def test_a_flipped_bit_costs_one_chunk(at: Fetching, byte: int) -> None:
     assert at.session(blob) is None
 
 
+@OF_FILES
 def test_what_an_earlier_attempt_left_wrong_is_put_right(at: Fetching) -> None:
     blob, data = at.offer(SIZE)
     wrong = bytes(each ^ 1 for each in data[: 2 * MIB]) + data[2 * MIB : 6 * MIB]
@@ -56,6 +59,7 @@ def test_what_an_earlier_attempt_left_wrong_is_put_right(at: Fetching) -> None:
     assert at.registry.sent_bytes < SIZE
 
 
+@OF_FILES
 def test_a_chunk_that_comes_wrong_again_is_asked_for_again(at: Fetching) -> None:
     blob, data = at.offer(SIZE)
     at.registry.faults.append(Fault("GET", "blobs", flip=0, times=2, range="bytes=0-"))
@@ -118,6 +122,7 @@ def test_what_is_no_list_of_sums_is_as_none(at: Fetching, sums: bytes) -> None:
     assert at.fetched(blob) is None
 
 
+@OF_FILES
 def test_sums_are_asked_for_again_where_the_registry_is_busy(at: Fetching) -> None:
     blob, data = at.offer(SIZE)
     at.registry.faults.append(Fault("GET", "blobs", flip=0, range="bytes=0-"))
