@@ -17,7 +17,7 @@ from storage.digest import Digest
 from storage.errors import StorageUnavailable
 from storage.local_copies.disk import disk_refusals
 from storage.local_copies.holds import Hold, Holds
-from storage.local_copies.locks import have_alone
+from storage.local_copies.locks import drop
 from storage.local_copies.source import Source, Wanted
 
 _FOLDER: Final = "beginnings"
@@ -88,21 +88,20 @@ class Beginnings:
         for path in sorted(sizes, key=lambda each: sizes[each].st_mtime):
             if excess <= 0:
                 return
-            if path != new and _drop(path):
+            if path != new and drop(path):
                 excess -= sizes[path].st_blocks * _BLOCK
 
 
 def tidy_beginnings(cache: Path, known: Callable[[Collection[Digest]], Collection[Digest]], *, before: float) -> int:
     """Remove those of blobs that are no more, and what crashes left before that time; how many."""
     folder = cache / _FOLDER
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    digests = {path: Digest(*path.name.partition(".")[0].split("-")) for path in found}
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    digests = {path: Digest(*path.name.partition(".")[0].split("-")) for path in found if _NAME.fullmatch(path.name)}
     living = set(known(set(digests.values()))) if digests else set()
     gone = [path for path, digest in digests.items() if digest not in living]
-    if folder.is_dir():
-        staged = (path for path in folder.iterdir() if path not in digests)
-        gone += [path for path in staged if (stat := _stat(path)) is not None and stat.st_mtime < before]
-    return sum(_drop(path) for path in gone)
+    staged = (path for path in found if path not in digests)
+    gone += [path for path in staged if (stat := _stat(path)) is not None and stat.st_mtime < before]
+    return sum(drop(path) for path in gone)
 
 
 def _new_file(path: Path) -> int:
@@ -114,19 +113,3 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _drop(path: Path) -> bool:
-    """Remove the file unless somebody has it in use."""
-    try:
-        with disk_refusals():
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        is_free = have_alone(descriptor)
-        if is_free:
-            path.unlink(missing_ok=True)
-        return is_free
-    finally:
-        os.close(descriptor)

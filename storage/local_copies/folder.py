@@ -19,7 +19,7 @@ from storage.errors import CopiesInUse, StorageFull, StorageUnavailable
 from storage.local_copies.beginnings import tidy_beginnings
 from storage.local_copies.disk import disk_refusals
 from storage.local_copies.eviction import Entry, choose, most_bytes
-from storage.local_copies.locks import have_alone, is_at, share, within
+from storage.local_copies.locks import drop, have_alone, share, within
 from storage.local_copies.made import tidy_made
 
 _PART: Final = ".part"
@@ -87,15 +87,7 @@ class CopyFolder:
 
     def drop(self, name: str) -> bool:
         """Remove a copy, whole or begun; False if somebody has it. One that is gone already is no matter."""
-        with self._opened(name) as descriptor:
-            if descriptor is None:
-                return True
-            if not have_alone(descriptor):
-                return False
-            with disk_refusals():
-                if is_at(self.path / name, descriptor):
-                    (self.path / name).unlink(missing_ok=True)
-            return True
+        return drop(self.path / name)
 
     def under_way(self) -> list[Digest]:
         """What some process is fetching at this moment."""

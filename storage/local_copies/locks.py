@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import StorageUnavailable
+from storage.local_copies.disk import disk_refusals
 
 SOON_S: Final = 1.0  # who has a file alone to rename or to remove it is done long before
 _POLL_S: Final = 0.005
@@ -44,6 +45,24 @@ def is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def drop(path: Path) -> bool:
+    """Remove the file; False if somebody has it. One that is gone already is no matter."""
+    try:
+        with disk_refusals():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not have_alone(descriptor):
+            return False
+        with disk_refusals():
+            if is_at(path, descriptor):
+                path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> bool:

@@ -23,9 +23,7 @@ from tests.server import is_alive, start_server, wait_for
 ROUNDS = int(os.environ.get("TONNAGE_TEST_KILLS", "1"))  # each is four moments of pulls, and four of pushes
 SEED = int(os.environ.get("TONNAGE_TEST_SEED", "0")) or random.randrange(1, 10**6)
 SIZE = 48 * MIB
-# On the way, or read ahead, for a blob of any size. What a bucket has is told of every 64 MiB, and nothing else of it
-# can be found again.
-UNSETTLED = (96 if ON_S3 else 8) * MIB
+UNSETTLED = 8 * MIB  # on the way, or read ahead, for a blob of any size
 
 
 @dataclass
@@ -72,7 +70,8 @@ def test_transfers_go_on_after_a_kill(quiet: World, number: int, victim: str) ->
     for each in transfers:
         print(f"seed {SEED}: {each.verb}, {victim} killed at {each.gate.after}: {each.sent_again} bytes sent again")
         assert each.is_whole(quiet)
-        assert each.sent_again <= UNSETTLED
+        if not ON_S3:  # what a bucket has is told of every 64 MiB, more than these blobs have
+            assert each.sent_again <= UNSETTLED
 
 
 def prepared(world: World, verb: str, *, passed: int) -> Transfer:

@@ -166,6 +166,7 @@ def _fill(data: Path, folder: Path) -> None:
     push_model(store, "fake", folder / "fake.gguf")
     lost = write_tiny_gguf(folder / "gone.gguf", seed=2)
     push_model(store, "gone", lost)
+    # the manifest names weights that are there no more
     store.driver.delete(store.blobs.stat(RepositoryName.parse("library/gone"), Digest.of(lost.read_bytes())).key)
     store.database.dispose()
 
