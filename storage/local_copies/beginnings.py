@@ -15,7 +15,7 @@ from typing import Final
 
 from storage.digest import Digest
 from storage.errors import StorageUnavailable
-from storage.local_copies.disk import disk_refusals
+from storage.local_copies.disk import disk_refusals, taken_bytes
 from storage.local_copies.holds import Hold, Holds
 from storage.local_copies.locks import drop
 from storage.local_copies.source import Source, Wanted
@@ -25,7 +25,6 @@ _NAME: Final = re.compile(r"(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})\.[0-9]{1,
 _MOST_BYTES: Final = 512 * 2**20  # of all of them; a large vocabulary takes ten million
 _READ_BYTES: Final = 2**20
 _TRIES: Final = 5
-_BLOCK: Final = 512  # the unit of `st_blocks`, whatever the filesystem's own
 
 
 class Beginnings:
@@ -84,12 +83,12 @@ class Beginnings:
         """Remove those that were least recently used; the new one, those in use, and those in the making stay."""
         whole = (path for path in self._path.iterdir() if _NAME.fullmatch(path.name))
         sizes = {path: found for path in whole if (found := _stat(path)) is not None}
-        excess = sum(found.st_blocks * _BLOCK for found in sizes.values()) - _MOST_BYTES
+        excess = sum(taken_bytes(found) for found in sizes.values()) - _MOST_BYTES
         for path in sorted(sizes, key=lambda each: sizes[each].st_mtime):
             if excess <= 0:
                 return
             if path != new and drop(path):
-                excess -= sizes[path].st_blocks * _BLOCK
+                excess -= taken_bytes(sizes[path])
 
 
 def tidy_beginnings(cache: Path, known: Callable[[Collection[Digest]], Collection[Digest]], *, before: float) -> int:

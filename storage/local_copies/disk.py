@@ -6,9 +6,17 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from storage.durable import NO_SPACE
 from storage.errors import StorageFull, StorageUnavailable
+
+_BLOCK: Final = 512  # the unit of `st_blocks`, whatever the filesystem's own
+
+
+def taken_bytes(found: os.stat_result) -> int:
+    """What the file takes of the disk: one in the making, or a sparse one, has no more blocks than bytes that came."""
+    return found.st_blocks * _BLOCK
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Final
 from storage.digest import Digest
 from storage.errors import CopiesInUse, StorageFull, StorageUnavailable
 from storage.local_copies.beginnings import tidy_beginnings
-from storage.local_copies.disk import disk_refusals
+from storage.local_copies.disk import disk_refusals, taken_bytes
 from storage.local_copies.eviction import Entry, choose, most_bytes
 from storage.local_copies.locks import drop, have_alone, share, within
 from storage.local_copies.made import tidy_made
@@ -29,7 +29,6 @@ _TURN_S: Final = 30.0  # whoever has it removes files, and large ones take a whi
 _TURN_POLL_S: Final = 0.05
 _TRIES: Final = 8
 _LEFT_S: Final = 24 * 3600.0  # so long, whoever is asked for the blob again goes on where somebody stopped
-_BLOCK: Final = 512  # the unit of `st_blocks`, whatever the filesystem's own
 
 
 class CopyFolder:
@@ -119,8 +118,8 @@ class CopyFolder:
         with disk_refusals():
             disk = os.statvfs(self.path)
             for name in self._names():
-                with suppress(FileNotFoundError):  # one in the making has no more blocks than bytes that came
-                    taken += (self.path / name).stat().st_blocks * _BLOCK
+                with suppress(FileNotFoundError):
+                    taken += taken_bytes((self.path / name).stat())
         return most_bytes(self._bound, free=disk.f_bavail * disk.f_frsize, taken=taken)
 
     def _names(self) -> list[str]:
